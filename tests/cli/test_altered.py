@@ -111,6 +111,22 @@ def test_totals_leave_the_altered_figure_out(halved: Path) -> None:
     assert (group["experiments"], group["unknown_energy"]) == (3, 1)
 
 
+@pytest.mark.parametrize("option", [("--totals",), ("--by", "model"), ("--totals", "--json"), ("--limit", "0")])
+def test_status_shows_that_totals_contain_an_altered_result(halved: Path, option: tuple[str, ...]) -> None:
+    done = run("-o", halved, "results", "list", *option)
+    assert done.status == 1
+    if option == ("--limit", "0"):
+        assert "1 more problem not shown" in done.err
+    else:
+        assert f"aggregated/{NAME}.json is altered" in done.err
+    if option == ("--totals",):
+        header, _, row = done.out.splitlines()
+        assert header.split()[:2] == ["experiments", "energy"]
+        assert row.split()[:2] == ["3", "≥"], "the energy of the altered result is missing"
+    others = run("-o", halved, "results", "list", *option, "--where", "verdict = complete")
+    assert (others.status, "altered" in others.err) == (0, False)
+
+
 def test_reformatted_aggregate_keeps_its_verdict(results: Path) -> None:
     edit(results, dict.copy, indent=1, sort_keys=True)
     assert verdicts(results)[NAME] == "complete"

@@ -105,11 +105,12 @@ def test_written_latex_tables_compile(hostile: Path, tmp_path: Path) -> None:
         ("export", "--aggregate", "--to", exported),
         ("export", "--to", chosen, "--columns", columns),
         ("repeats", "--to", repeated),
+        ("compare", "--by", "config.batch_size", "--base", "1", "--to", tmp_path / "compare.tex"),
     )
     for command in commands:
         done = run("-o", hostile, "results", *command)
         assert done.status == 0, done.err
     load(hostile).to_latex(tmp_path / "python.tex", unit="mJ")
     body = "\n\n".join(f"\\input{{{path.name}}}" for path in sorted(tmp_path.glob("*.tex")))
-    assert len(re.findall("input", body)) == 4
+    assert len(re.findall("input", body)) == 5
     compiled(tmp_path, body)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.analysis.energies import NOTES, Energy, EnergyKind, energy_of
+from llm_energy_measure.analysis.energies import NOTES, Energy, EnergyKind, energy_of, require_unit
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.domain.configuration import PREFIX
@@ -82,8 +82,12 @@ def document_of(
         table: The table.
         summaries: The experiments in the order of the rows, for the marks of energies. None has no marks.
         energy: Kind of the energy in the column `ENERGY`.
-        unit: Unit of energies. None chooses one for each column.
+        unit: Unit of energies, also per token. None chooses one for each column.
+
+    Raises:
+        ConfigurationError: There is no unit with this name, or the table has no energy.
     """
+    require_unit(unit, [_UNITS.get(name, "") for name in table.names])
     rows = list(table.rows)
     headers, columns = [], []
     notes: list[str] = []
@@ -121,7 +125,7 @@ def _scale(values: Sequence[Any], own: str, unit: str | None) -> tuple[float, st
     known = [value for value in values if value is not None]
     if own == "J":
         return formatting.energy_scale(known, unit)
-    return formatting.scale(known, own)
+    return formatting.scale(known, own, unit)
 
 
 def _cell(value: Any, factor: float) -> str:

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.domain.experiment import AggregatedSummary
+from llm_energy_measure.domain.units import ENERGY_UNITS
+from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from llm_energy_measure.catalogue.selection import Group
@@ -29,6 +32,23 @@ NOTES = {
     "≤": "≤ undetermined: the greatest energy that the records allow; 'results show ID' explains it",
 }
 """Explanation of the signs that need one, by sign."""
+
+
+def require_unit(unit: str | None, units: Collection[str] = ("J",)) -> None:
+    """Raise `ConfigurationError` if there is no unit of energy with this name, or if no column has an energy.
+
+    Args:
+        unit: The unit that the user wants. None is always right.
+        units: The units of the columns.
+    """
+    if unit is None:
+        return
+    doing = f"cannot show energies in {unit}"
+    if unit not in ENERGY_UNITS:
+        raise ConfigurationError(doing, f"unknown unit {unit!r}", f"use one of {', '.join(ENERGY_UNITS)}")
+    if not any(map(formatting.is_energy, units)):
+        others = ", ".join(dict.fromkeys(filter(None, units))) or "no unit"
+        raise ConfigurationError(doing, f"no column has an energy; the columns have {others}", "omit the unit")
 
 
 class Energy(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.analysis import documents
 from llm_energy_measure.analysis.comparison import compare
-from llm_energy_measure.analysis.energies import NOTES, EnergyKind, energy_of
+from llm_energy_measure.analysis.energies import NOTES, EnergyKind, energy_of, require_unit
 from llm_energy_measure.analysis.observations import Observation, read_observations
 from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
@@ -18,7 +18,7 @@ from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN
 from llm_energy_measure.api.arguments import metrics_of, names_of, text_of
 from llm_energy_measure.api.experiment import Experiment
 from llm_energy_measure.api.html import table_html
-from llm_energy_measure.api.tables import ComparisonTable, RepeatTable
+from llm_energy_measure.api.tables import ComparisonTable, RepeatTable, written
 from llm_energy_measure.catalogue.export_table import exported_table, select_columns
 from llm_energy_measure.catalogue.index import query_catalogue
 from llm_energy_measure.catalogue.query import where_clause
@@ -26,10 +26,8 @@ from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain import formatting
-from llm_energy_measure.domain.units import ENERGY_UNITS
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, ResultNotFoundError, StorageError
 from llm_energy_measure.results.batch.bulk import aggregate_all
-from llm_energy_measure.results.exporters import write_export
 from llm_energy_measure.results.repository import FileSystemRepository
 
 if TYPE_CHECKING:
@@ -165,10 +163,11 @@ class Experiments:
         Args:
             path: The file. None writes no file.
             columns: Columns of the table, by the names of `results export --columns`. None selects a few.
-            unit: Unit of energies: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each column.
+            unit: Unit of energies, also per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each
+                column.
 
         Raises:
-            ConfigurationError: A column or the unit is unknown.
+            ConfigurationError: A column or the unit is unknown, or no column has an energy.
             ExportError: The file can't be written.
         """
         return self._document("latex", path, columns, unit)
@@ -190,10 +189,7 @@ class Experiments:
         columns: Sequence[str] | None,
         unit: str | None,
     ) -> str:
-        if unit is not None and unit not in ENERGY_UNITS:
-            raise ConfigurationError(
-                "cannot make a table", f"unknown unit {unit!r}", f"use one of {', '.join(ENERGY_UNITS)}"
-            )
+        require_unit(unit)
         ids = self._frame_ids()
         folders = None if ids is None else [self.repository.folder_of(name) for name in ids]
         exported = query_catalogue(self.repository, lambda catalogue: list(catalogue.exported(folders)), full=True)
@@ -201,10 +197,7 @@ class Experiments:
         names = list(documents.COLUMNS) if columns is None else documents.column_names(columns)
         table = select_columns(exported_table(known), names, [one.summary for one in known])
         document = documents.document_of(table, [one.summary for one in known], energy=self.energy, unit=unit)
-        data = document.encoded(form)
-        if path is not None:
-            write_export(os.fspath(path), data)
-        return data.decode()
+        return written(document.encoded(form).decode(), path)
 
     def _frame_ids(self) -> list[str] | None:
         if self.where is None:
@@ -311,7 +304,7 @@ class Experiments:
             ignore=full_names(names_of(ignore), runs, "cannot ignore"),
             block_of=None if block is None else column(block, runs, f"cannot pair by {block}"),
         )
-        return ComparisonTable(comparison)
+        return ComparisonTable(comparison, self.energy)
 
     def plot(
         self,

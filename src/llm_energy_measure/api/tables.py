@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.analysis import repeats_text
 from llm_energy_measure.analysis.comparison import Comparison
-from llm_energy_measure.analysis.energies import EnergyKind
+from llm_energy_measure.analysis.documents import Form
+from llm_energy_measure.analysis.energies import CORRECTED_NOTE, EnergyKind, require_unit
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.repeats import Repeats
 from llm_energy_measure.api.html import table_html
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.exceptions import MissingExtraError
+from llm_energy_measure.reports import comparison_text
+from llm_energy_measure.results.exporters import write_export
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,31 +54,43 @@ class RepeatTable:
         """Return one row per configuration, in base units. Raises `MissingExtraError` without pandas."""
         return _frame(self.records())
 
+    def to_latex(self, path: str | os.PathLike[str] | None = None, *, unit: str | None = None) -> str:
+        """Return the table of `results repeats --format latex`, and write it to a file.
+
+        Args:
+            path: The file. None writes no file.
+            unit: Unit of energies, also per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each
+                column.
+
+        Raises:
+            ConfigurationError: The unit is unknown, or no metric is an energy.
+            ExportError: The file can't be written.
+        """
+        return self._document("latex", path, unit)
+
+    def to_markdown(self, path: str | os.PathLike[str] | None = None, *, unit: str | None = None) -> str:
+        """Return the table of `results repeats --format markdown`; see `to_latex`."""
+        return self._document("markdown", path, unit)
+
+    def _document(self, form: Form, path: str | os.PathLike[str] | None, unit: str | None) -> str:
+        require_unit(unit, list(self.data.units.values()))
+        return written(repeats_text.document(self.data, self.energy, unit).encoded(form).decode(), path)
+
     def __repr__(self) -> str:
         metrics = ", ".join(self.data.units)
         return f"<RepeatTable {metrics}: {formatting.plural(len(self), 'configuration')}>"
 
     def _repr_html_(self) -> str:
-        scales = {
-            metric: formatting.scale(
-                [m for g in self.data.groups if (m := g.statistics[metric].mean) is not None], unit
-            )
-            for metric, unit in self.data.units.items()
-        }
+        scales = repeats_text.scales(self.data)
         headers = [("configuration", "left"), ("n", "right")]
         headers += [(f"{METRICS[metric].label} [{scales[metric][1]}]", "right") for metric in self.data.units]
         rows = [
-            [
-                group.name,
-                str(len(group.experiment_ids)),
-                *(
-                    formatting.mean_with_interval(found.mean, found.half_width, scales[metric][0])
-                    for metric, found in group.statistics.items()
-                ),
-            ]
+            [group.name, str(len(group.experiment_ids)), *repeats_text.means(group, scales)]
             for group in self.data.groups
         ]
         notes = ["±: half of the t-based 95 % interval of the mean"] if rows else []
+        if any(group.corrected for group in self.data.groups):
+            notes.append(CORRECTED_NOTE)
         if self.data.left_out:
             notes.append(
                 f"left out: {formatting.plural(len(self.data.left_out), 'run')}; data.left_out has the reasons"
@@ -86,11 +103,13 @@ class ComparisonTable:
 
     Attributes:
         data: The comparison.
+        energy: Kind of the energies: `attributed` or `plain`.
     """
 
-    def __init__(self, data: Comparison) -> None:
-        """Store the comparison."""
+    def __init__(self, data: Comparison, energy: EnergyKind) -> None:
+        """Store the arguments."""
         self.data = data
+        self.energy: EnergyKind = energy
 
     def __len__(self) -> int:
         return len(self.data.rows())
@@ -121,6 +140,19 @@ class ComparisonTable:
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per candidate, metric and configuration. Raises `MissingExtraError` without pandas."""
         return _frame(self.records())
+
+    def to_latex(self, path: str | os.PathLike[str] | None = None, *, unit: str | None = None) -> str:
+        """Return the tables of `results compare --format latex`; see `RepeatTable.to_latex`."""
+        self._require_unit(unit)
+        return written(comparison_text.latex(self.data, self.energy, unit), path)
+
+    def to_markdown(self, path: str | os.PathLike[str] | None = None, *, unit: str | None = None) -> str:
+        """Return the tables of `results compare --format markdown`; see `RepeatTable.to_latex`."""
+        self._require_unit(unit)
+        return written(comparison_text.markdown(self.data, self.energy, unit), path)
+
+    def _require_unit(self, unit: str | None) -> None:
+        require_unit(unit, [table.unit for table in self.data.tables])
 
     def __repr__(self) -> str:
         verdicts = [row.verdict or "no verdict" for row in self.data.rows()]
@@ -154,6 +186,13 @@ class ComparisonTable:
         ]
         notes = list(dict.fromkeys(warning for row in self.data.rows() for warning in row.warnings))
         return table_html(f"Comparison with {self.data.base}", headers, rows, notes=notes)
+
+
+def written(text: str, path: str | os.PathLike[str] | None) -> str:
+    """Write text to a file, unless the path is None, and return it."""
+    if path is not None:
+        write_export(os.fspath(path), text.encode())
+    return text
 
 
 def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:

@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.cli import energies, formatting, terminal
 from llm_energy_measure.reports import comparison_text
-from llm_energy_measure.results import markup
 
 if TYPE_CHECKING:
     from llm_energy_measure.analysis.comparison import Comparison, Row
 
 
-def print_tables(comparison: Comparison, kind: energies.EnergyKind) -> None:
+def print_tables(comparison: Comparison, kind: energies.EnergyKind, unit: str | None = None) -> None:
     """Print each table with its headings and footnotes."""
     for table in comparison.tables:
         for line in comparison_text.headings(comparison, table, kind):
             terminal.print_line(line)
         headers = comparison_text.headers(table)
-        alignments = ("left", "right", "right", "right", "right", "right", "left")
-        rows = comparison_text.cells(table, comparison.margin)
-        terminal.print_table(
-            list(zip(headers, alignments, strict=True)), rows, optional=(headers.index(comparison_text.P_TITLE),)
-        )
+        rows = comparison_text.cells(table, comparison.margin, unit)
+        titles = list(zip(headers, comparison_text.ALIGNMENTS, strict=True))
+        terminal.print_table(titles, rows, optional=(headers.index(comparison_text.P_TITLE),))
         for line in comparison_text.conclusions(table):
             terminal.print_line(line)
         terminal.print_line("")
@@ -34,16 +31,19 @@ def print_tables(comparison: Comparison, kind: energies.EnergyKind) -> None:
         terminal.print_line(line)
 
 
-def encoded(comparison: Comparison, form: str, fail_on: Sequence[str], kind: energies.EnergyKind) -> bytes:
-    """Return the comparison in a format: `table`, `markdown`, `json` or `junit`."""
+def encoded(
+    comparison: Comparison, form: str, fail_on: Sequence[str], kind: energies.EnergyKind, unit: str | None = None
+) -> bytes:
+    """Return the comparison in a format: `table`, `markdown`, `latex`, `json` or `junit`."""
     if form == "json":
         return terminal.encode_json(comparison) + b"\n"
     if form == "table":
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            print_tables(comparison, kind)
+            print_tables(comparison, kind, unit)
         return printed.getvalue().encode()
-    lines = _junit(comparison, fail_on) if form == "junit" else _markdown(comparison, kind)
-    return "".join(f"{line}\n" for line in lines).encode()
+    if form == "junit":
+        return "".join(f"{line}\n" for line in _junit(comparison, fail_on, unit)).encode()
+    return (comparison_text.latex if form == "latex" else comparison_text.markdown)(comparison, kind, unit).encode()
 
 
 def summary(comparison: Comparison) -> str:
@@ -57,25 +57,7 @@ def summary(comparison: Comparison) -> str:
     return f"{formatting.plural(len(comparison.rows()), 'row')} ({listed}){without}"
 
 
-def _markdown(comparison: Comparison, kind: energies.EnergyKind) -> Iterator[str]:
-    for table in comparison.tables:
-        heading, *lines = comparison_text.headings(comparison, table, kind)
-        yield f"### {markup.markdown(heading)}"
-        yield ""
-        yield from (f"- {markup.markdown(line)}" for line in lines)
-        yield ""
-        headers = comparison_text.headers(table)
-        yield f"| {' | '.join(headers)} |"
-        yield f"| --- |{' ---: |' * (len(headers) - 2)} --- |"
-        for cells in comparison_text.cells(table, comparison.margin):
-            yield f"| {' | '.join(map(markup.markdown, cells))} |"
-        yield ""
-        yield from (f"- {markup.markdown(line)}" for line in comparison_text.conclusions(table))
-        yield ""
-    yield from (f"- {markup.markdown(line)}" for line in comparison_text.footnotes(comparison))
-
-
-def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
+def _junit(comparison: Comparison, fail_on: Sequence[str], unit: str | None) -> Iterator[str]:
     """Yield JUnit XML: one suite for each table, one test case for each row. A met condition is a failure."""
     yield '<?xml version="1.0" encoding="UTF-8"?>'
     yield "<testsuites>"
@@ -85,7 +67,7 @@ def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
         name = f"{table.metric}: {table.candidate} against {comparison.base}"
         counts = f'tests="{len(table.rows)}" failures="{len(failed)}" skipped="{len(skipped)}"'
         yield f'  <testsuite name="{_xml(name)}" {counts}>'
-        for row, cells in zip(table.rows, comparison_text.cells(table, comparison.margin), strict=True):
+        for row, cells in zip(table.rows, comparison_text.cells(table, comparison.margin, unit), strict=True):
             line = "  ".join(cells[1:])
             yield f'    <testcase classname="{_xml(table.metric)}" name="{_xml(row.configuration)}">'
             if id(row) in failed:

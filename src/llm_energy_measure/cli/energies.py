@@ -15,6 +15,7 @@ from llm_energy_measure.analysis.energies import (
     EnergyKind,
     energy_of,
     energy_of_group,
+    require_unit,
 )
 from llm_energy_measure.cli import formatting, terminal
 from llm_energy_measure.domain.units import ENERGY_UNITS
@@ -28,6 +29,7 @@ __all__ = [
     "energy_of_group",
     "energy_option",
     "print_footnote",
+    "require_unit_fits",
     "scale_of",
     "unit_option",
 ]
@@ -52,8 +54,18 @@ def unit_option(function: FunctionT) -> FunctionT:
     return click.option(
         "--unit",
         type=click.Choice(list(ENERGY_UNITS)),
-        help="Show energies in this unit. [default: one unit with a fitting prefix for each column]",
+        help="Show energies in this unit, also per token. [default: one unit with a fitting prefix for each column]",
     )(function)
+
+
+def require_unit_fits(unit: str | None, metrics: Iterable[str]) -> None:
+    """Report wrong usage of `--unit` if none of the metrics is an energy."""
+    # Other commands do not need these imports.
+    from llm_energy_measure.analysis.observations import METRICS
+    from llm_energy_measure.cli.options import usage_errors
+
+    with usage_errors("--unit"):
+        require_unit(unit, [METRICS[metric].unit for metric in metrics])
 
 
 def scale_of(shown: Iterable[Energy], unit: str | None) -> tuple[float, str]:

@@ -33,7 +33,10 @@ PROGRAM = "llm-energy-measure"
 _RESULTS_DIR_KEY = "llm_energy_measure.results_dir"
 _MAX_SUGGESTIONS = 3
 _TABLE_SUFFIXES = frozenset(
-    {".parquet", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".tsv", ".feather", ".arrow", ".sqlite", ".db"}
+    (
+        *(".csv", ".parquet", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".tsv", ".feather", ".arrow"),
+        *(".sqlite", ".db", ".tex", ".md", ".html", ".xml"),
+    )
 )
 
 
@@ -298,8 +301,8 @@ def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool, where: st
         raise click.UsageError("Give either experiment ids or --all.")
 
 
-def format_of(target: str, formats: Mapping[str, str]) -> str:
-    """Return the format that the suffix of a file name selects; `csv` for a suffix that is no table format.
+def format_of(target: str, formats: Mapping[str, str], default: str = "csv") -> str:
+    """Return the format that the suffix of a file name selects; the default for a suffix that is no table format.
 
     Raises:
         click.BadParameter: The suffix is that of a table format that the command cannot write.
@@ -308,7 +311,7 @@ def format_of(target: str, formats: Mapping[str, str]) -> str:
     if suffix in _TABLE_SUFFIXES - formats.keys():
         message = f"cannot write a {suffix} file; use {', '.join(formats)}, or choose the format with --format"
         raise click.BadParameter(message, param_hint="--to")
-    return formats.get(suffix, "csv")
+    return formats.get(suffix, default)
 
 
 def results_dir() -> str | None:

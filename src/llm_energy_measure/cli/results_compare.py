@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import click
 
-from llm_energy_measure.analysis.comparison import Comparison, compare
+from llm_energy_measure.analysis.comparison import compare
 from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
 from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.selections import column, full_names, sides_of
@@ -18,7 +16,7 @@ from llm_energy_measure.cli import comparison_output, energies, options, streams
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.repository import FileSystemRepository
 
-_FORMATS = {".md": "markdown", ".json": "json", ".xml": "junit"}
+_FORMATS = {".md": "markdown", ".tex": "latex", ".json": "json", ".xml": "junit"}
 _CONDITIONS = ("worse", "undecided", "confounded")
 _FAILED = 3
 """Exit status if a condition of --fail-on is met."""
@@ -107,11 +105,12 @@ Exit status:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "markdown", "json", "junit"]),
+    type=click.Choice(["table", "markdown", "latex", "json", "junit"]),
     help="Print this format. [default: by suffix of --to, else table]",
 )
 @click.option("--to", "target", metavar="FILE|-", type=options.PathName(), help="Write to FILE, or to stdout (-).")
 @energies.energy_option
+@energies.unit_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -130,9 +129,13 @@ def compare_results(
     form: str | None,
     target: str | None,
     kind: energies.EnergyKind,
+    unit: str | None,
     as_json: bool,
 ) -> None:
     """Compare configurations; the exit status is 3 if a condition of --fail-on is met."""
+    figures = list(dict.fromkeys(metrics)) or ["j_per_token"]
+    energies.require_unit_fits(unit, figures)
+    form = "json" if as_json else form or options.format_of(target or "", _FORMATS, default="table")
     reader = _Reader(where, kind)
     if by is not None:
         if base is None or selections:
@@ -154,14 +157,18 @@ def compare_results(
     comparison = compare(
         base_side,
         candidates,
-        metrics=list(dict.fromkeys(metrics)) or ["j_per_token"],
+        metrics=figures,
         margin=margin,
         vary=fields,
         ignore=ignored,
         block_of=block_of,
         keep_going=True,
     )
-    _write(comparison, "json" if as_json else form, target, fail_on, kind)
+    if form == "table" and target in (None, "-"):
+        comparison_output.print_tables(comparison, kind, unit)  # fits the terminal
+    else:
+        data = comparison_output.encoded(comparison, form, fail_on, kind, unit)
+        terminal.write_or_print(data, target or "-", content=comparison_output.summary(comparison))
     if any(comparison.has(condition) for condition in fail_on):
         raise SystemExit(_FAILED)
     if comparison.not_compared:
@@ -210,15 +217,3 @@ def _selection(text: str, reader: _Reader) -> Selection:
     if os.path.isdir(text):  # noqa: PTH112 - see above
         return Selection(text, reader.read(directory=text))
     return Selection(text, reader.read(condition=text))
-
-
-def _write(
-    comparison: Comparison, form: str | None, target: str | None, fail_on: Sequence[str], kind: energies.EnergyKind
-) -> None:
-    """Print the comparison, or write it to a file and print a summary on stderr."""
-    form = form or _FORMATS.get(Path(target or "").suffix.lower(), "table")
-    if form == "table" and target in (None, "-"):
-        comparison_output.print_tables(comparison, kind)  # fits the terminal
-        return
-    data = comparison_output.encoded(comparison, form, fail_on, kind)
-    terminal.write_or_print(data, target or "-", content=comparison_output.summary(comparison))

@@ -50,7 +50,9 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
 @click.option("--raw", is_flag=True, help="Write one row per process instead of one row per experiment.")
 @click.option("--aggregate", "with_aggregation", is_flag=True, help="Aggregate pending and stale experiments first.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to the row of each experiment.")
-@click.option("--unit", type=click.Choice(list(ENERGY_UNITS)), help="Unit of energies in LaTeX and Markdown.")
+@click.option(
+    "--unit", type=click.Choice(list(ENERGY_UNITS)), help="Unit of energies in LaTeX and Markdown, also per token."
+)
 @click.option(
     "--energy",
     "kind",
@@ -94,6 +96,8 @@ def export(
             )
         _write_dataset(target)
         return
+    if unit is not None and form not in _DOCUMENTS.values():
+        raise click.UsageError(f"--unit is for LaTeX and Markdown; the format {form} has base units.")
     raw = raw or form == "codecarbon"
     _require_one_kind_of_row(form, raw=raw, per_process=per_process)
     repository = options.repository()
@@ -102,7 +106,7 @@ def export(
     failed = with_aggregation and not _aggregate(repository, names or None)
     words = list(dict.fromkeys(part.strip() for part in columns.split(","))) if columns is not None else []
     found = _found(repository, names, form, raw=raw, per_process=per_process)
-    with options.usage_errors("--columns"):
+    with options.usage_errors("--columns or --unit"):
         if form in _DOCUMENTS.values():
             number, data = len(found.summaries), _document(found, words, form, kind, unit)
         else:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
+from llm_energy_measure.analysis import repeats_text
 from llm_energy_measure.analysis.observations import METRICS, read_observations
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
 from llm_energy_measure.cli import energies, formatting, options, repeats_output, selection, terminal
@@ -69,6 +68,7 @@ The exit status is 1 if an aggregate can't be read.
 )
 @click.option("--to", "target", metavar="FILE|-", type=options.PathName(), help="Write to FILE, or to stdout (-).")
 @energies.energy_option
+@energies.unit_option
 @options.json_option
 @options.shared_options
 def repeats(
@@ -82,12 +82,14 @@ def repeats(
     form: str | None,
     target: str | None,
     kind: energies.EnergyKind,
+    unit: str | None,
     as_json: bool,
 ) -> None:
     """Show mean and spread over repeats; the exit status is 1 if an aggregate can't be read."""
+    energies.require_unit_fits(unit, metrics)
     if as_json:
         form = form or "json"
-    form = form or _FORMATS.get(Path(target or "").suffix.lower(), "table")
+    form = form or options.format_of(target or "", _FORMATS, default="table")
     if form == "table" and target not in (None, "-"):
         raise click.UsageError(f"Choose a format for the file with --format, or a suffix of {', '.join(_FORMATS)}.")
     repository = options.repository()
@@ -105,12 +107,12 @@ def repeats(
     found = repeats_of(observations, metrics)
     if form != "table":
         if form == "csv":  # the other formats contain these lines
-            for line in repeats_output.left_out(found):
+            for line in repeats_text.left_out(found):
                 terminal.warn(line)
         content = formatting.plural(len(found.groups), "configuration")
-        terminal.write_or_print(repeats_output.encoded(found, form, kind), target or "-", content=content)
+        terminal.write_or_print(repeats_output.encoded(found, form, kind, unit), target or "-", content=content)
     elif found.groups or found.left_out:
-        repeats_output.print_table(found, kind)
+        repeats_output.print_table(found, kind, unit)
     else:
         terminal.info("no aggregated experiments; 'llm-energy-measure aggregate --all' aggregates them")
     if any(one.is_unreadable for one in observations):

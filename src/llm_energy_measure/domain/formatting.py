@@ -67,13 +67,25 @@ def scaled(value: float | None, scale: tuple[float, str]) -> str:
     return UNKNOWN if value is None else f"{number(value / scale[0])} {scale[1]}"
 
 
-def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
+def is_energy(unit: str) -> bool:
+    """Return True for the unit of an energy or of an energy per token or request."""
+    return unit == "J" or unit.startswith("J/")
+
+
+def scale(values: Iterable[float], unit: str, energy_unit: str | None = None) -> tuple[float, str]:
     """Return the divisor and the unit that all values of a column share. J and W get a prefix.
 
+    Args:
+        values: The values.
+        unit: Their unit.
+        energy_unit: Unit of energies; None chooses a prefix.
+
     Example:
-        >>> scale([0.0626, 0.341], "J/token"), scale([12.0], "ms")
-        ((0.001, 'mJ/token'), (1.0, 'ms'))
+        >>> scale([0.0626, 0.341], "J/token"), scale([12.0], "ms"), scale([3.6], "J/token", "Wh")
+        ((0.001, 'mJ/token'), (1.0, 'ms'), (3600.0, 'Wh/token'))
     """
+    if energy_unit is not None and is_energy(unit):
+        return ENERGY_UNITS[energy_unit], energy_unit + unit.removeprefix("J")
     greatest = max(map(abs, values), default=0.0)
     if not unit.startswith(("J", "W")) or not greatest:
         return 1.0, unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.analysis.energies import CORRECTED, CORRECTED_NOTE, EnergyKind
@@ -11,11 +11,14 @@ from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.domain.configuration import Value
+from llm_energy_measure.results import markup
 
 if TYPE_CHECKING:
     from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures
 
 P_TITLE = "p (Holm)"
+ALIGNMENTS = ("left", "right", "right", "right", "right", "right", "left")
+"""Alignment of the columns."""
 _MOST_NAMES = 8
 _MOST_LEFT_OUT = 10
 
@@ -49,9 +52,9 @@ def _common_counts(table: CandidateTable) -> tuple[int, int] | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def cells(table: CandidateTable, margin: float) -> list[tuple[str, ...]]:
-    """Return the cells of each row."""
-    factor, unit = _scale(table)
+def cells(table: CandidateTable, margin: float, energy_unit: str | None = None) -> list[tuple[str, ...]]:
+    """Return the cells of each row. `energy_unit` is that of energies; None chooses a prefix."""
+    factor, unit = _scale(table, energy_unit)
     is_counted = _common_counts(table) is None
     return [
         (
@@ -67,13 +70,13 @@ def cells(table: CandidateTable, margin: float) -> list[tuple[str, ...]]:
     ]
 
 
-def _scale(table: CandidateTable) -> tuple[float, str]:
+def _scale(table: CandidateTable, energy_unit: str | None) -> tuple[float, str]:
     """Return the divisor and the unit of all means of a table, so that a column has one unit.
 
     The unit of a ratio, such as J/token, is shortened, because the heading names the ratio.
     """
     unit = table.unit.partition("/")[0] if table.unit.startswith("J/") else table.unit
-    return formatting.scale([side.mean for row in table.rows for side in (row.base, row.new)], unit)
+    return formatting.scale([side.mean for row in table.rows for side in (row.base, row.new)], unit, energy_unit)
 
 
 def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
@@ -160,3 +163,48 @@ def footnotes(comparison: Comparison) -> Iterator[str]:
         }
         because = "; ".join(reason for mark, reason in reasons.items() if mark in marks)
         yield f"confounded: {because}; 'llm-energy-measure results order A B' prints an interleaved order"
+
+
+def markdown(comparison: Comparison, kind: EnergyKind, unit: str | None = None) -> str:
+    """Return the comparison in Markdown: a heading and a table for each candidate and metric."""
+
+    def lines() -> Iterator[str]:
+        for table in comparison.tables:
+            heading, *sides = headings(comparison, table, kind)
+            yield from (f"### {markup.markdown(heading)}", "", *_items(sides), "")
+            yield from _table(markup.markdown_table, comparison, table, unit)
+            yield from (*_items(conclusions(table)), "")
+        yield from _items(footnotes(comparison))
+
+    return "".join(f"{line}\n" for line in lines())
+
+
+def _items(lines: Iterable[str]) -> Iterator[str]:
+    return (f"- {markup.markdown(line)}" for line in lines)
+
+
+def latex(comparison: Comparison, kind: EnergyKind, unit: str | None = None) -> str:
+    """Return the comparison as LaTeX tables for the package booktabs. The text around a table is comments."""
+
+    def lines() -> Iterator[str]:
+        for table in comparison.tables:
+            yield from _comments(headings(comparison, table, kind))
+            yield from _table(markup.latex_table, comparison, table, unit)
+            yield from (*_comments(conclusions(table)), "")
+        yield from _comments(footnotes(comparison))
+
+    return "".join(f"{line}\n" for line in lines())
+
+
+def _comments(lines: Iterable[str]) -> Iterator[str]:
+    return (f"% {markup.printable(line)}" for line in lines)
+
+
+def _table(
+    write: Callable[[Sequence[tuple[str, str]], Iterable[Sequence[str]]], Iterator[str]],
+    comparison: Comparison,
+    table: CandidateTable,
+    unit: str | None,
+) -> Iterator[str]:
+    titles = list(zip(headers(table), ALIGNMENTS, strict=True))
+    return write(titles, cells(table, comparison.margin, unit))

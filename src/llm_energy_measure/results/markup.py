@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from llm_energy_measure.security import UNPRINTABLE
 
 _UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
+# An ampersand begins an entity only in front of a name.
+_MARKDOWN = re.compile(r"[\\|*_`<\[#~$]|&(?=\w+;)")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -64,9 +66,7 @@ def markdown(text: str) -> str:
         >>> markdown("batch_size=8 | x")
         'batch\\_size=8 \\| x'
     """
-    for sign in ("\\", "&", "|", "*", "_", "`", "<", "[", "#", "~", "$"):
-        text = text.replace(sign, "&lt;" if sign == "<" else "\\" + sign)
-    return printable(text)
+    return printable(_MARKDOWN.sub(lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", text))
 
 
 def markdown_table(
