@@ -23,7 +23,12 @@ smartquotes = False  # options such as --all keep their two hyphens
 suppress_warnings = ["misc.highlighting_failure"]  # the grammar of --where is no language that Pygments knows
 
 default_role = "code"  # docstrings use single backquotes for code
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "show-inheritance": True,
+    "exclude-members": "NamesAllFields, StructMeta",  # autodoc cannot read the signature of a metaclass of msgspec
+}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
