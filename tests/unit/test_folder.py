@@ -67,7 +67,7 @@ def test_names_are_sorted_and_absent_folder_is_empty(store: Store) -> None:
 def test_names_lists_every_name_that_the_file_system_accepts(tmp_path: Path) -> None:
     names = {b"a b", b"two\nlines", "\u00fc\u4e00\U0001f50b".encode(), b"\xff", b"\xc3\x28", b"tab\t", b"~", b"end "}
     for name in names:
-        os.mkdir(os.fsencode(tmp_path) + b"/raw-" + name)  # noqa: PTH102 - a Path cannot have any bytes
+        os.mkdir(os.fsencode(tmp_path) + b"/raw-" + name)  # noqa: PTH102 - the name is bytes
     with Folder(LocalStore(tmp_path.parent), tmp_path.name) as folder:
         found = list(folder.names())
     assert found == sorted(found)

@@ -67,4 +67,4 @@ def test_place_in_a_bucket_is_text_and_no_path() -> None:
     assert (place.name, str(place.parent)) == ("process_0.json", "s3://bucket/results/raw/exp")
     assert place == copy.deepcopy(place)
     with pytest.raises(TypeError):
-        open(place)  # noqa: PTH123, SIM115 - a program that takes it for a file fails at once
+        open(place)  # noqa: PTH123, SIM115 - opening it as a file has to fail

@@ -216,7 +216,7 @@ def test_object_that_is_no_record_is_refused_and_kept(repository: FileSystemRepo
     for experiment_id in (EXP, ""):
         with pytest.raises((InvalidResultError, ExperimentIdError)) as caught:
             repository.save_raw(experiment_id, measured)
-        kept: Path = getattr(caught.value, "kept")  # noqa: B009 - both errors have it, and nothing that both are
+        kept: Path = getattr(caught.value, "kept")  # noqa: B009 - mypy knows no common type with this attribute
         assert kept.name == "rejected-process_unknown-1.json.kept"
         assert json.loads(kept.read_bytes())["record"] == measured
         if experiment_id:

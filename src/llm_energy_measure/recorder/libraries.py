@@ -32,7 +32,7 @@ def _version(module: Any) -> str | None:
         version = getattr(module, "__version__", None)
         # torch has its own subclass of str.
         return str(version) if isinstance(version, str) else None
-    except Exception:  # noqa: BLE001 - third-party code: an error in it must not cost the result
+    except Exception:  # noqa: BLE001 - third-party code: the result is saved without this value
         return None
 
 

@@ -137,7 +137,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
         key=lambda row: -len(row.words),
     )
 )
-"""The models. Names with more words come first, so that `h200 nvl` is not taken for `h200`."""
+"""The models. Names with more words come first, so that the name `h200 nvl` does not match `h200`."""
 
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 

@@ -29,8 +29,8 @@ ENERGY_CHECKS: dict[str, Check] = {
     "attribution.repeated_gpu": Check(
         "Several processes measured the same GPU at the same time.",
         "Fails if readings of scope `device` overlap in time on one GPU UUID, or on one index of a known host, and the "
-        "energy of the GPU is less than 0.98 of their sum. Readings of one index that differ by more than 25 % are not "
-        "taken for one GPU: some tools count the GPUs of each process from 0.",
+        "energy of the GPU is less than 0.98 of their sum. Readings of one index that differ by more than 25 % do not "
+        "count as one GPU: some tools count the GPUs of each process from 0.",
         "Use the attributed energy. If the energy was really divided between the processes, record the scope "
         "`process`.",
         "NVML counts energy per device, not per process (`nvmlDeviceGetTotalEnergyConsumption`).",
