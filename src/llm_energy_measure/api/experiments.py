@@ -278,7 +278,7 @@ class Experiments:
 
         Raises:
             ConfigurationError: A name or a value is unknown, or the sides cannot be paired.
-            IncompatibleResultsError: The runs of a pair are unlike.
+            IncompatibleResultsError: The runs of a pair cannot be compared.
 
         Example:
             >>> load("results").compare(by="config.batch_size", base=1)  # doctest: +SKIP

@@ -78,7 +78,7 @@ def _summarise(code: str, evidence: Evidence, judged: Sequence[_Judgement], figu
         if why is None and None in judged:
             return passed(code)
         return not_checked(code, why if isinstance(why, str) else f"no process has {figures}")
-    # The most severe problem, of the first process that has it.
+    # The most severe problem; if several processes have it, that of the first process.
     process, (message, expected, value, severity) = min(
         problems.items(), key=lambda item: SEVERITIES.index(item[1].severity or CHECKS[code].severity)
     )
