@@ -41,7 +41,7 @@ def test_readme_of_package_lists_its_modules(page: Path) -> None:
     named = set(re.findall(r"`(\w+(?:\.py|/))`", rows))
     modules = {path.name for path in page.parent.glob("*.py")} - {"__init__.py"}
     folders = {f"{path.name}/" for path in page.parent.iterdir() if path.is_dir() and not path.name.startswith("_")}
-    assert named == modules | folders
+    assert named == modules | folders, f"list each module in the table of {page.relative_to(ROOT)}"
 
 
 def test_workflow_tests_each_supported_python() -> None:
