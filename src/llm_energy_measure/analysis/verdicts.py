@@ -26,7 +26,7 @@ def verdict_of(
 ) -> Verdict:
     """Return the verdict on the candidate.
 
-    It is `worse` or `better` if the adjusted p-value is less than 0.05 and the ratio is beyond the margin, and
+    It is `worse` or `better` if the adjusted p-value is less than 0.05 and the ratio is beyond the margin. It is
     `equivalent` if the 90 % interval of the ratio is within the margin.
 
     Args:

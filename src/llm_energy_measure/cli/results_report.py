@@ -22,10 +22,10 @@ _SHOW_PROGRESS_FROM = 50
 
 _HELP = """Write a report of experiments as one HTML page.
 
-The page needs no network and no server, and opens in any browser. It has the energy per output token of each
-configuration with its interval, energy against latency, the components of the energy, repeats, power over time where
-samples are stored, the verdict and the findings of each experiment, what is left out and why, and the commands that
-print the same numbers. Without ids, it has all experiments.
+The page needs no network and no server, and opens in any browser. It shows the energy per output token of each
+configuration with its interval, energy against latency, and the components of the energy. Then follow the repeats, the
+power over time where samples are stored, and the verdict and the findings of each experiment. The page also names what
+is left out and why, and the commands that print the same numbers. Without ids, it has all experiments.
 
 --by and --base, or --compare, add the table of 'results compare'. The command needs the packages matplotlib and jinja2.
 

@@ -1,9 +1,9 @@
 """Join the energy of one record to a record without energy that ran at the same time.
 
 Most client benchmarks measure no energy, while an energy tracker on the server measures no requests. The energy of a
-run is that of the one record with the same start and end, or the energy in the window of the run if the record is a
-power log. Each joule counts once: a record is joined to at most one run, and a power log only to runs that do not
-overlap.
+run is the energy of the only record with the same start and end. If the record is a power log, it is the energy in the
+window of the run. Each joule counts once: a record is joined to at most one run, and a power log only to runs that do
+not overlap.
 """
 
 from __future__ import annotations

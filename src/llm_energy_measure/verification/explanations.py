@@ -1,8 +1,8 @@
 """Explanations: what the readings of one host can have covered, and the energy that follows from it.
 
 With a known scope there is one counter for each GPU sensor, and one for each component of the host; shares of processes
-are added. Without a scope, each process may have read its own hardware, all may have read the same, and some may share:
-the energy is then between the largest reading and the sum of all.
+are added. Without a scope, each process may have read its own hardware, or several may have read the same hardware. The
+energy is then between the largest reading and the sum of all readings.
 """
 
 from __future__ import annotations

@@ -156,9 +156,9 @@ def _scope_of(
 def separate_energies(processes: Sequence[Process]) -> Energies | None:
     """Return the energies of one host whose readings can't share a joule; None where the readings must be compared.
 
-    Readings can't share a joule if one process reads each GPU, which has its own sensor, and if each other reading is
-    the share of a process, or a component of the host that one process reads. Comparing them is most of the cost of
-    attribution, and most hosts with full evidence don't need it.
+    Readings can't share a joule if each GPU has its own sensor and only one process reads it, and if each other reading
+    is the share of a process, or a component of the host that only one process reads. Comparing them is most of the
+    cost of attribution, and most hosts with full evidence don't need it.
     """
     gpu: list[float] = []
     cpu: list[float] = []

@@ -63,8 +63,8 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.no_energy": Check(
         "A process has no total energy.",
-        "Fails if `total_energy_j` is null, unless the process was asked to measure nothing or left its sensors to "
-        "another process. If components are known, the finding names them, and their sum is the partial total.",
+        "Fails if `total_energy_j` is null, unless the user let the process measure nothing (`sources=[]`), or another "
+        "process reads its sensors. If components are known, the finding names them, and their sum is the partial total.",
         "The sum is a lower bound; measure again.",
         severity="warning",
     ),
@@ -79,10 +79,9 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.unfinished_process": Check(
         "A process failed, was interrupted, or left only a checkpoint.",
-        "Fails if `status` is not `completed`. An error, because the result looks like that of a whole run, and its "
-        "energy is no bound: a process that failed early used less than a whole run, and one that hung used more. It "
-        "is a warning if only checkpoints count, because the sums are then marked as lower bounds, as for a missing "
-        "process.",
+        "Fails if `status` is not `completed`. It is an error, because the result looks like the result of a whole "
+        "run. Its energy is no bound: a process that failed early used less than a whole run, and a process that hung "
+        "used more. It is a warning if only checkpoints count, because the sums are then marked as lower bounds.",
         "Its figures cover a part of the run; run it again.",
     ),
     "completeness.duplicate_process": Check(
@@ -189,7 +188,7 @@ CHECKS: dict[str, Check] = {
         "A power is above what any hardware draws.",
         "Fails if a reported power, or energy / window (else the longest time), is above 3 kW per GPU or above 50 kW "
         "per host. GPU energy of scope `host` or of unknown scope, CPU power and total are compared with the host's "
-        "figure; it is a warning if such a GPU energy is above 3 kW per board that the process names. Energies of "
+        "figure; it is a warning if this GPU energy is above 3 kW per board that the process names. Energies of "
         "listed devices are compared one by one.",
         "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
         "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "

@@ -1,6 +1,6 @@
 """JSON text that was not written by this process: parsed only if that is safe and has one meaning.
 
-A file is refused if it is empty, not UTF-8, nested too deeply, or if one object contains a key twice: parsers keep the
+A file is refused if it is empty, not UTF-8, nested too deeply, or if one object contains a key twice. Parsers keep the
 last value of such a key, and the file does not show which value is right.
 """
 
