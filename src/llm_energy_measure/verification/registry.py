@@ -63,8 +63,9 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.no_energy": Check(
         "A process has no total energy.",
-        "Fails if `total_energy_j` is null, unless the user let the process measure nothing (`sources=[]`), or "
-        "another process reads its sensors. If components are known, the finding names them, and their sum is the partial total.",
+        "Fails if `total_energy_j` is null. Passes if the user let the process measure nothing (`sources=[]`), or if "
+        "another process reads its sensors. If components are known, the finding names them, and their sum is the "
+        "partial total.",
         "The sum is a lower bound; measure again.",
         severity="warning",
     ),
