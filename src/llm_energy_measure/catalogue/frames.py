@@ -94,7 +94,7 @@ def to_polars(
         import polars as pl
     except ImportError as error:
         raise MissingExtraError(
-            "cannot make a polars frame", "polars is not installed", "pip install polars"
+            "cannot make a polars frame", "polars is not installed", "pip install polars pyarrow"
         ) from error
     frame = pl.from_arrow(scalar_table(to_arrow(results, table), ids))
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - from_arrow returns a DataFrame for a table
@@ -120,7 +120,7 @@ def to_pandas(
         import pandas as pd
     except ImportError as error:
         raise MissingExtraError(
-            "cannot make a pandas frame", "pandas is not installed", "pip install pandas"
+            "cannot make a pandas frame", "pandas is not installed", "pip install pandas pyarrow"
         ) from error
     # Nullable types keep null and keep counts as integers.
     return scalar_table(to_arrow(results, table), ids).to_pandas(types_mapper=pd.ArrowDtype)
