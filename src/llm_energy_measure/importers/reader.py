@@ -67,8 +67,8 @@ def read(
     and it is raised before the iteration begins. Unknown values are None in every field.
 
     Args:
-        path: A file, or a folder, which is read with its subfolders; or several of them. Of several, each problem of a
-            path is an entry of the report, and CodeCarbon's files are read together.
+        path: A file, or a folder, which is read with its subfolders; or several of them. If there are several, each
+            problem of a path is an entry of the report, and CodeCarbon's files are read together.
         format: Name of the format, or one or more `Format` objects; `auto` recognises the format from the content.
         host: Name of the measured machine, for files that do not state it.
         gpu_uuids: UUIDs of its GPUs, by index.

@@ -135,8 +135,8 @@ def phase_records(phases: list[PhaseTotals], run: TokenCounts) -> list[Phase] | 
 
     Args:
         phases: The totals of each phase.
-        run: Tokens of the whole run. Its greater number of `output` and `streamed` also decides which of the two counts
-            in a phase; if the run has no tokens, the tokens of its phases are unknown.
+        run: Tokens of the whole run. The one of `output` and `streamed` that is greater in the whole run counts in each
+            phase too. If the run has no tokens, the tokens of its phases are unknown.
     """
     return [
         Phase(

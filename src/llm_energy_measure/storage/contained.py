@@ -223,7 +223,7 @@ class ContainedFolder(FolderHandle):
             UnsafePathError: It is a link, a pipe, a device or a folder.
         """
         before = self._status(name)
-        if not stat.S_ISREG(before.st_mode):  # opening a device can have an effect, so look first
+        if not stat.S_ISREG(before.st_mode):  # opening a device can have an effect, so check the type first
             raise self._unsafe(name, before.st_mode, "file")
         file = os.fdopen(os.open(self._place(name), _FILE_FLAGS, dir_fd=self._descriptor), "rb")
         mode = os.fstat(file.fileno()).st_mode

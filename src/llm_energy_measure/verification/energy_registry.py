@@ -21,8 +21,8 @@ ENERGY_CHECKS: dict[str, Check] = {
         "Divides GPU energy / energy window of each process by the limit of the GPUs that it read (scope `device`) or "
         "of all stated boards of its host (other scopes). Fails if a sensor noise of 10 % does not explain the "
         "greatest ratio (above 1.31 for one process, 1.37 for 8, at most 1.5) or the mean ratio of several processes "
-        "(above 1.2). Also fails if the shares of processes (scope `process`) together exceed their board by more than "
-        "noise explains. `effect_j` is the energy above limit times window, a least value.",
+        "(above 1.2). Also fails if the shares of processes (scope `process`) together are above the limit of their "
+        "board, and noise does not explain it. `effect_j` is the energy above limit times window, a least value.",
         "Check the scope and the energy. The reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
     ),
