@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_energy_measure import load
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.verification.verdicts import verdict_of
@@ -99,6 +100,41 @@ def test_sort_uses_the_figures_that_the_table_shows(energies: Path, key: str) ->
     assert list(rows(energies, *only, "--by", "id", "--sort", key))[:3] == wanted
     by_plain = rows(energies, *only, "--sort", key, "--energy", "plain")
     assert list(by_plain) == (["exact_c0", "twice_c0", "open_c0"] if key == "energy" else ["open_c0", *wanted[1:]])
+
+
+@pytest.mark.parametrize("kind", ["attributed", "plain"])
+def test_conditions_use_the_figures_that_the_table_shows(energies: Path, kind: str) -> None:
+    """twice_c0 has 1 kJ and a plain sum of 2 kJ; open_c0 has at most 4.193 kJ; open_part_c0 at least 2.221 kJ."""
+
+    def found(condition: str) -> set[str]:
+        listed = run("-o", energies, "results", "list", "--json", "--energy", kind, "--where", condition).json()
+        loaded = load(energies, condition, energy="plain" if kind == "plain" else "attributed").ids
+        names = {row["experiment_id"] for row in listed}
+        assert names == set(loaded)
+        return names
+
+    small = {"exact_c0"} if kind == "plain" else {"exact_c0", "twice_c0"}
+    assert found("energy <= 1 kJ") == small
+    assert found("energy < 3 kJ") == {"exact_c0", "twice_c0"} | (set() if kind == "plain" else {"open_part_c0"})
+    assert found("tokens/J > 16") == (set() if kind == "plain" else {"twice_c0"})
+    assert found("energy_j <= 1 kJ") == {"exact_c0"}, "the plain sum"
+
+
+def test_warnings_are_their_number_in_conditions_sort_and_groups(energies: Path) -> None:
+    listed = run("-o", energies, "results", "list", "--columns", "id,warnings", "--sort", "warnings", "--json").json()
+    numbers = {row["id"]: row["warnings"] for row in listed}
+    assert list(numbers.values()) == sorted(numbers.values())
+    assert len(set(numbers.values())) > 1
+    shown = {name: int(line.split()[-3]) for name, line in rows(energies).items() if name in numbers}
+    assert shown == numbers
+    for number in set(numbers.values()):
+        matching = run("-o", energies, "results", "list", "--where", f"warnings = {number}", "--json").json()
+        assert {row["experiment_id"] for row in matching} == {name for name in numbers if numbers[name] == number}
+    groups = run("-o", energies, "results", "list", "--by", "warnings", "--json").json()
+    assert {group["by"]["warnings"] for group in groups} == set(numbers.values())
+    done = run("-o", energies, "results", "list", "--where", "warnings ~ GPU")
+    assert (done.status, "is not an operator for numbers" in done.err) == (2, True)
+    assert run("-o", energies, "results", "list", "--where", "warning_texts ~ twice", "--json").status == 0
 
 
 def test_show_of_a_corrected_energy_has_the_plain_sum_next_to_it(energies: Path) -> None:

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
-from tests.support.command import as_process, on_terminal
+from tests.support.command import as_process, on_terminal, run
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "screens"
 
@@ -106,6 +106,48 @@ def test_screen_of_the_c_locale_is_ascii(few: Path) -> None:
     assert shown.isascii()
     assert max(map(len, shown.splitlines())) <= 80
     require_same("list-5-80-c", shown)
+
+
+def titles(name: str) -> list[str]:
+    """Return the titles in the first line of a kept screen."""
+    return re.split(r" {2,}", (DATA / f"{name}.txt").read_text("utf-8").splitlines()[0].strip())
+
+
+# The titles that are no figure of one experiment.
+OF_GROUPS = {"experiments", "without energy", "lower bounds"}
+OF_REPEATS = {"configuration", "n", "CV"}
+
+
+@pytest.mark.parametrize("width", ["80", "100", "140", "pipe", "80-c"])
+def test_each_title_of_a_list_works_in_sort_where_and_by(few: Path, width: str) -> None:
+    shown = titles(f"list-5-{width}")
+    assert {"id", "energy"} < set(shown)
+    require_usable(few, shown)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_each_title_of_groups_and_repeats_works(few: Path, columns: int) -> None:
+    groups, repeats = titles(f"by-5-{columns}"), titles(f"repeats-5-{columns}")
+    assert "experiments" in groups
+    for title in groups:
+        require_status_0(few, "--by", "model,verdict", "--sort", title)
+    require_usable(few, [title for title in groups if title not in OF_GROUPS])
+    metrics = [title.partition(" [")[0] for title in repeats if title not in OF_REPEATS]
+    assert metrics == ["j_per_token", "energy", "tokens_per_s"]
+    require_usable(few, metrics)
+
+
+def require_usable(results: Path, names: list[str]) -> None:
+    for name in names:
+        require_status_0(results, "--sort", name)
+        require_status_0(results, "--where", f"{name} is not unknown")
+        require_status_0(results, "--columns", name)
+        require_status_0(results, "--by", name, "--sort", name)
+
+
+def require_status_0(results: Path, *arguments: str) -> None:
+    done = run("-o", results, "results", "list", "--json", *arguments)
+    assert (done.status, done.json() != []) == (0, True), (arguments, done.err)
 
 
 def test_no_kept_screen_breaks_an_id() -> None:

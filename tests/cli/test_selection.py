@@ -166,9 +166,9 @@ def test_conditions_accept_quantities(results: Path, condition: str, count: int)
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("energy < 3 s", "the unit 's' does not fit total_energy_j, which has the unit J; use one of mJ, J, kJ, MJ"),
-        ("energy < 3 lb", "the unit 'lb' does not fit total_energy_j"),
-        ("processes > 2 J", "the unit 'J' does not fit found_processes, which has no unit; omit the unit"),
+        ("energy < 3 s", "the unit 's' does not fit energy, which has the unit J; use one of mJ, J, kJ, MJ"),
+        ("energy < 3 lb", "the unit 'lb' does not fit energy"),
+        ("processes > 2 J", "the unit 'J' does not fit processes, which has no unit; omit the unit"),
         ("enrgy > 2", "there is no column 'enrgy'; did you mean energy or energy_j"),
     ],
 )

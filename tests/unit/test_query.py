@@ -26,6 +26,7 @@ COLUMNS = {
     "verdict": "text",
     "hosts": "texts",
 }
+QUERIED = {**COLUMNS, "shown_energy_j": "number"}
 
 
 def seconds(text: str) -> float:
@@ -50,7 +51,9 @@ def database() -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect(":memory:")
     for name, (arguments, function) in FUNCTIONS.items():
         database.create_function(name, arguments, function, deterministic=True)
-    database.execute(f"CREATE TABLE experiments (folder TEXT, {', '.join(COLUMNS)})")
+    database.execute(
+        f"CREATE TABLE experiments (folder TEXT, {', '.join(COLUMNS)}, shown_energy_j AS (total_energy_j))"
+    )
     database.execute("CREATE TABLE tags (folder TEXT, key TEXT, value TEXT)")
     for folder, row in ROWS.items():
         database.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (folder, *row.values()))
@@ -62,7 +65,7 @@ def database() -> Iterator[sqlite3.Connection]:
 
 
 def found(database: sqlite3.Connection, text: str) -> str:
-    clause = where_clause(text, COLUMNS)
+    clause = where_clause(text, QUERIED)
     rows = database.execute(f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY folder", clause.values)  # noqa: S608 - the SQL under test
     return "".join(row[0] for row in rows)
 
@@ -172,7 +175,7 @@ def test_condition_selects_the_right_rows(database: sqlite3.Connection, text: st
 )
 def test_invalid_condition_is_rejected_with_position(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        where_clause(text, COLUMNS)
+        where_clause(text, QUERIED)
     assert message in str(caught.value)
     assert str(caught.value).startswith("cannot filter by ")
 
@@ -186,7 +189,7 @@ def test_condition_refuses_a_word_that_is_no_status() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(["=", "~", "!=", "!~"]))
 def test_quoted_text_is_a_parameter_and_never_sql(text: str, sign: str) -> None:
     quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    clause = where_clause(f"model {sign} {quoted}", COLUMNS)
+    clause = where_clause(f"model {sign} {quoted}", QUERIED)
     assert clause.sql.removeprefix("NOT ") in (
         *("model_name = ?", "model_name LIKE ? ESCAPE '\\'", "contains_text(model_name, ?)"),
     )
@@ -199,7 +202,7 @@ def test_quoted_text_is_a_parameter_and_never_sql(text: str, sign: str) -> None:
 @given(st.text(alphabet=" ()=!<>~,'\"\\abmodel_and or not in is ;-%?", max_size=40))
 def test_random_text_is_valid_sql_or_rejected(text: str) -> None:
     try:
-        clause = where_clause(text, COLUMNS)
+        clause = where_clause(text, QUERIED)
     except ConfigurationError:
         return
     condition = clause.sql.replace("FROM tags", "FROM (SELECT 1)")

@@ -147,7 +147,7 @@ def read_observations(
     repository = directory if isinstance(directory, FileSystemRepository) else FileSystemRepository(directory)
     found = query_catalogue(
         repository,
-        lambda catalogue: catalogue.experiments(Query(where=where, with_pending=True)),
+        lambda catalogue: catalogue.experiments(Query(where=where, with_pending=True, energy=energy)),
         full=True,
         warn=warn,
     )

@@ -99,7 +99,7 @@ class Experiments:
 
     def summaries(self) -> list[ExperimentSummary]:
         """Return one summary per experiment, sorted by id; also of experiments that are not aggregated yet."""
-        query = Query(where=self.where, with_pending=True)
+        query = Query(where=self.where, with_pending=True, energy=self.energy)
         return query_catalogue(self.repository, lambda catalogue: catalogue.summaries(query), full=True)
 
     @property
@@ -108,7 +108,7 @@ class Experiments:
         return [row.experiment_id for row in self.summaries()]
 
     def __len__(self) -> int:
-        query = Query(where=self.where, with_pending=True)
+        query = Query(where=self.where, with_pending=True, energy=self.energy)
         return query_catalogue(self.repository, lambda catalogue: catalogue.count(query), full=True)
 
     def __iter__(self) -> Iterator[ExperimentSummary]:
@@ -202,7 +202,7 @@ class Experiments:
     def _frame_ids(self) -> list[str] | None:
         if self.where is None:
             return None
-        query = Query(where=self.where)
+        query = Query(where=self.where, energy=self.energy)
         rows = query_catalogue(self.repository, lambda catalogue: catalogue.values(query, ["id"]), full=True)
         return [name for [name] in rows]
 

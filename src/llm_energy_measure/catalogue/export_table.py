@@ -16,6 +16,11 @@ from llm_energy_measure.results.exporters import Table, with_configuration
 
 TAG_PREFIX = "tag."
 _MAX_NEAR = 5
+# The columns of the figures that a list shows. A row per process has only the second ones.
+_SHOWN = {
+    "energy": ("attributed_energy_j", "total_energy_j"),
+    **dict.fromkeys(("efficiency", "tokens/j"), ("attributed_tokens_per_joule", "tokens_per_joule")),
+}
 
 FACT_COLUMNS = ("config_name", "precision", "gpus", "hosts", "verdict", "tags")
 """The columns between those of `AGGREGATED_COLUMNS` and the configuration."""
@@ -59,8 +64,12 @@ def select_columns(table: Table, words: Sequence[str], summaries: Sequence[Exper
     doing, names = "cannot select columns", []
     for word in words:
         is_tag = word.startswith(TAG_PREFIX)
-        short = word if is_tag else ALIASES.get(word.lower(), word.lower())
-        name = PREFIX + full_key(word, keys, doing) if is_config(word) else short
+        if is_config(word):
+            name = PREFIX + full_key(word, keys, doing)
+        else:
+            lower = word.lower()
+            short = (*_SHOWN.get(lower, ()), lower, ALIASES.get(lower, lower))
+            name = word if is_tag else next((one for one in short if one in table.names), lower)
         if name not in table.names:
             near = get_close_matches(word.lower(), [*table.names, *ALIASES], n=_MAX_NEAR, cutoff=0.5)
             advice = f"did you mean {' or '.join(near)}?" if near else "the header of the complete table has all names"

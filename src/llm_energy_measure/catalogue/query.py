@@ -39,7 +39,9 @@ _COMPARISONS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([a-zA-Zµ][a-zA-Z/]*)")
 _UNITS = {
     **{column.name: column.unit for column in SUMMARY_COLUMNS},
-    "partial_energy_j": "J",
+    **dict.fromkeys(("partial_energy_j", "shown_energy_j", "shown_plain_energy_j"), "J"),
+    **dict.fromkeys(("shown_plain_joules_per_token", "shown_plain_joules_per_output_token"), "J/token"),
+    **dict.fromkeys(("shown_tokens_per_joule", "shown_plain_tokens_per_joule"), "token/J"),
     "found_processes": "",
     "expected_processes": "",
 }
@@ -63,18 +65,32 @@ ALIASES = {
     "processes": "found_processes",
     "tokens/s/process": "avg_tokens_per_second",
     "tokens/s": "avg_tokens_per_second",
-    "tokens/j": "tokens_per_joule",
-    "energy": "total_energy_j",
+    "tokens/j": "shown_tokens_per_joule",
+    "energy": "shown_energy_j",
     "energy_j": "total_energy_j",
     "tokens": "total_tokens",
     "throughput": "avg_tokens_per_second",
-    "efficiency": "tokens_per_joule",
+    "efficiency": "shown_tokens_per_joule",
+    "warnings": "warning_count",
+    "j_per_token": "attributed_joules_per_token",
+    "j_per_output_token": "attributed_joules_per_output_token",
+    "tokens_per_s": "avg_tokens_per_second",
+    "ttft_p50": "ttft_median_ms",
+    "itl_p50": "itl_median_ms",
     "date": "start_time",
     "host": "hosts",
     "gpu": "gpus",
     "config": "config_name",
 }
-"""Short names of columns."""
+"""Short names of columns. The titles of lists and repeats are short names of the figures that the tables show."""
+
+PLAIN_ALIASES = ALIASES | {
+    **dict.fromkeys(("tokens/j", "efficiency"), "shown_plain_tokens_per_joule"),
+    "energy": "shown_plain_energy_j",
+    "j_per_token": "shown_plain_joules_per_token",
+    "j_per_output_token": "shown_plain_joules_per_output_token",
+}
+"""Short names of columns if a list shows plain sums."""
 
 _KNOWN_VALUES: dict[str, tuple[str, ...]] = {"status": get_args(Status), "verdict": tuple(VERDICTS)}
 """All values of the columns whose values are a fixed set of words."""
@@ -100,13 +116,16 @@ class _Token(NamedTuple):
     position: int
 
 
-def where_clause(text: str, columns: Mapping[str, str], keys: Keys | None = None) -> Clause:
+def where_clause(
+    text: str, columns: Mapping[str, str], keys: Keys | None = None, aliases: Mapping[str, str] = ALIASES
+) -> Clause:
     """Convert a condition to SQL.
 
     Args:
         text: The condition, in the grammar of this module.
         columns: Type of each column by name: `text`, `texts`, `integer`, `number`, `boolean` or `time`.
         keys: Function that returns all configuration keys. None accepts any key, to check a condition early.
+        aliases: Short names of columns: `ALIASES`, or `PLAIN_ALIASES`.
 
     Raises:
         ConfigurationError: The condition is invalid. The message contains the position of the error.
@@ -115,10 +134,16 @@ def where_clause(text: str, columns: Mapping[str, str], keys: Keys | None = None
         >>> where_clause("energy_j > 1e3 or verdict = failed", {"total_energy_j": "number", "verdict": "text"})
         Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'failed'))
     """
-    return _Parser(text, columns, keys).parse()
+    return _Parser(text, columns, keys, aliases).parse()
 
 
-def column_of(name: str, columns: Mapping[str, str], doing: str, keys: Keys | None = None) -> Clause:
+def column_of(
+    name: str,
+    columns: Mapping[str, str],
+    doing: str,
+    keys: Keys | None = None,
+    aliases: Mapping[str, str] = ALIASES,
+) -> Clause:
     """Return the SQL of a column.
 
     Args:
@@ -126,12 +151,13 @@ def column_of(name: str, columns: Mapping[str, str], doing: str, keys: Keys | No
         columns: Type of each column by name.
         doing: First part of the error message.
         keys: See `where_clause`.
+        aliases: See `where_clause`.
 
     Raises:
         ConfigurationError: The column does not exist. The message contains similar names.
     """
     lower = name.lower()
-    found = ALIASES.get(lower, lower)
+    found = aliases.get(lower, lower)
     if found in columns:
         return Clause(found, ())
     if tag := _TAG.fullmatch(name):
@@ -140,7 +166,7 @@ def column_of(name: str, columns: Mapping[str, str], doing: str, keys: Keys | No
         return value_clause(name.removeprefix(PREFIX) if keys is None else full_key(name, keys(), doing))
     from difflib import get_close_matches
 
-    known = [*columns, *ALIASES, "tag.<key>", "config.<key>"]
+    known = [*columns, *aliases, "tag.<key>", "config.<key>"]
     near = get_close_matches(lower, known, n=_MAX_NEAR, cutoff=0.5)
     others = "use a title of 'results list', a column of 'results export', tag.<key> or config.<key>"
     advice = f"did you mean {' or '.join(near)}?" if near else others
@@ -226,13 +252,15 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., float | None]]] = {
 class _Parser:
     """Recursive descent parser of one condition."""
 
-    def __init__(self, text: str, columns: Mapping[str, str], keys: Keys | None) -> None:
+    def __init__(self, text: str, columns: Mapping[str, str], keys: Keys | None, aliases: Mapping[str, str]) -> None:
         self.text = text
         self.columns = columns
         self.keys = keys
+        self.aliases = aliases
         _require_text(text)
         self.tokens = list(self._split())
         self.next = 0
+        self.name = ""
         self.depth = 0
 
     def parse(self) -> Clause:
@@ -310,9 +338,9 @@ class _Parser:
     def _condition(self) -> Clause:
         if self._peek() in ("", *_WORDS) or self.tokens[self.next].kind != "word":
             raise self._error("a column")
-        name = self.tokens[self.next].text
+        self.name = self.tokens[self.next].text
         self.next += 1
-        column = column_of(name, self.columns, self._doing(), self.keys)
+        column = column_of(self.name, self.columns, self._doing(), self.keys, self.aliases)
         kind = self.columns.get(column.sql, "text")
         if self._take("is"):
             wanted = "NOT NULL" if self._take("not") else "NULL"
@@ -393,7 +421,7 @@ class _Parser:
         own = _UNITS.get(column, "")
         value = convert(number, unit, own) if own else None
         if value is None:
-            found = f"the unit {unit!r} does not fit {column}, which has {f'the unit {own}' if own else 'no unit'}"
+            found = f"the unit {unit!r} does not fit {self.name}, which has {f'the unit {own}' if own else 'no unit'}"
             units = ", ".join(one for one in _EXAMPLES if convert(1.0, one, own) is not None) if own else ""
             raise ConfigurationError(self._doing(), found, f"use one of {units}" if units else "omit the unit")
         return value

@@ -14,9 +14,8 @@ import msgspec
 from llm_energy_measure.catalogue import config_index
 from llm_energy_measure.catalogue.export_rows import decode_row
 from llm_energy_measure.catalogue.facts import Configuration, ExperimentFacts
-from llm_energy_measure.catalogue.query import Clause, column_of
+from llm_energy_measure.catalogue.query import Clause
 from llm_energy_measure.catalogue.selection import (
-    SHOWN_KEYS,
     Group,
     Query,
     decoded,
@@ -25,7 +24,6 @@ from llm_energy_measure.catalogue.selection import (
     order_keys,
     type_of,
 )
-from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain.configuration import Value
 
@@ -98,7 +96,7 @@ class CatalogueReader:
     def summaries(
         self, query: Query, *, sort: str = "id", reverse: bool = False, limit: int | None = None
     ) -> list[ExperimentSummary]:
-        """Return the selected experiments, sorted by a column or one of `SHOWN_KEYS`. Unknown values come last."""
+        """Return the selected experiments, sorted by a column. Unknown values come last."""
         one = "SELECT summary, crc FROM rows WHERE folder = ?"
         folders = self._folders(query, sort=sort, reverse=reverse, limit=limit)
         return [_decode(*self._database.execute(one, (folder,)).fetchone()) for folder in folders]
@@ -112,11 +110,8 @@ class CatalogueReader:
         reverse: bool = False,
         limit: int | None = None,
     ) -> list[list[Any]]:
-        """Return the values of columns of the selected experiments, in the order of `summaries`.
-
-        Energy and efficiency under these names are plain sums.
-        """
-        found = [column_of(name, COLUMNS, "cannot list", self._config_keys) for name in columns]
+        """Return the values of columns of the selected experiments, in the order of `summaries`."""
+        found = [query.column(name, "cannot list", self._config_keys) for name in columns]
         types = [type_of(name, column) for name, column in zip(columns, found, strict=True)]
         selected = Clause(
             ", ".join(column.sql for column in found), tuple(v for column in found for v in column.values)
@@ -132,8 +127,7 @@ class CatalogueReader:
     def _select(self, selected: Clause, query: Query, *, sort: str, reverse: bool, limit: int | None) -> sqlite3.Cursor:
         """Select expressions of the selected experiments, in the order of `summaries`."""
         clause = query.clause(self._config_keys)
-        shown = SHOWN_KEYS.get(sort)
-        column = Clause(shown, ()) if shown is not None else column_of(sort, COLUMNS, "cannot sort", self._config_keys)
+        column = query.column(sort, "cannot sort", self._config_keys)
         down = " DESC" if reverse else ""
         keys = order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
         if column.sql == "experiment_id":  # an id is never unknown, and an index has this order

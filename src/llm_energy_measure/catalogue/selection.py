@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.catalogue.query import Clause, Keys, column_of, contains_clause, is_config, where_clause
-from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+from llm_energy_measure.catalogue.query import (
+    ALIASES,
+    PLAIN_ALIASES,
+    Clause,
+    Keys,
+    column_of,
+    contains_clause,
+    is_config,
+    where_clause,
+)
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, HIGH, LOW, PLAIN
 
 
 class Query(Struct, frozen=True, kw_only=True):
@@ -19,11 +28,20 @@ class Query(Struct, frozen=True, kw_only=True):
         where: Condition in the grammar of `catalogue.query`. None selects all experiments.
         model: Text that the model name contains, case-insensitive. None selects all models.
         with_pending: Include experiments without an aggregate.
+        energy: What the names `energy` and `tokens/J` mean: the attributed or the plain energy.
     """
 
     where: str | None = None
     model: str | None = None
     with_pending: bool = False
+    energy: Literal["attributed", "plain"] = "attributed"
+
+    def column(self, name: str, doing: str, keys: Keys | None = None) -> Clause:
+        """Return the SQL of a column; see `query.column_of`."""
+        return column_of(name, COLUMNS, doing, keys, self._aliases())
+
+    def _aliases(self) -> Mapping[str, str]:
+        return PLAIN_ALIASES if self.energy == "plain" else ALIASES
 
     def scope(self) -> str:
         """Return the SQL condition for the experiments with or without an aggregate."""
@@ -32,7 +50,7 @@ class Query(Struct, frozen=True, kw_only=True):
 
     def condition(self, keys: Keys | None = None) -> Clause:
         """Return the SQL condition of `where` and `model`. For `keys`, see `where_clause`."""
-        clauses = [where_clause(self.where, COLUMNS, keys)] if self.where is not None else []
+        clauses = [where_clause(self.where, COLUMNS, keys, self._aliases())] if self.where is not None else []
         if self.model is not None:
             clauses.append(contains_clause(Clause("model_name", ()), self.model))
         sql = " AND ".join(clause.sql for clause in clauses) or "1"
@@ -83,19 +101,9 @@ class Group(Struct, frozen=True, kw_only=True):
 GROUP_FIGURES = tuple(name for name in Group.__struct_fields__ if name != "by")
 """Numbers of a group, by which groups can be sorted."""
 
-# An aggregate of another tool has no attribution, but a total. A partial total is a lower bound.
-_PLAIN = "coalesce(total_energy_j, partial_energy_j)"
-_LOW = f"coalesce(attributed_energy_j, attributed_low_j, {_PLAIN})"
-_HIGH = f"coalesce(attributed_energy_j, attributed_high_j, {_PLAIN})"
 # The energy per token of a partial total is a lower bound too.
-_HIGH_WITH_TOTAL = f"iif(partial_energy_j IS NULL, {_HIGH}, NULL)"
+_HIGH_WITH_TOTAL = f"iif(partial_energy_j IS NULL, {HIGH}, NULL)"
 _UNDETERMINED = "attributed_energy_j IS NULL AND attributed_high_j IS NOT NULL"
-
-SHOWN_KEYS = {
-    "shown_energy_j": f"iif(is_lower_bound, {_LOW}, {_HIGH})",
-    "shown_tokens_per_joule": f"total_tokens / nullif({_HIGH}, 0)",
-}
-"""SQL of the figures that a list of attributed energies shows, by the name that `Catalogue.summaries` sorts by."""
 
 
 def group_clause(
@@ -103,17 +111,17 @@ def group_clause(
 ) -> tuple[Clause, list[str]]:
     """Return the SQL for `Catalogue.groups`, and the types of the columns in `by`. For `keys`, see `where_clause`."""
     clause = query.clause(keys)
-    columns = [column_of(name, COLUMNS, "cannot group", keys) for name in by]
+    columns = [query.column(name, "cannot group", keys) for name in by]
     names = [f"c{number}" for number in range(len(columns))]
     selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
     sql = (
-        f"SELECT {selected}count(*) AS f0, sum({_PLAIN}) AS f1, "
+        f"SELECT {selected}count(*) AS f0, sum({PLAIN}) AS f1, "
         # total() instead of sum(), which raises an error on integer overflow.
         "CASE WHEN count(total_tokens) THEN total(total_tokens) END AS f2, "
         f"{_tokens_per_joule('total_energy_j')} AS f3, "
-        f"count(*) - count({_PLAIN}) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5, "
-        f"CASE WHEN count(CASE WHEN {_UNDETERMINED} THEN 1 END) = 0 THEN sum({_HIGH}) END AS f6, "
-        f"sum({_LOW}) AS f7, sum({_HIGH}) AS f8, {_tokens_per_joule(_HIGH_WITH_TOTAL)} AS f9, "
+        f"count(*) - count({PLAIN}) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5, "
+        f"CASE WHEN count(CASE WHEN {_UNDETERMINED} THEN 1 END) = 0 THEN sum({HIGH}) END AS f6, "
+        f"sum({LOW}) AS f7, sum({HIGH}) AS f8, {_tokens_per_joule(_HIGH_WITH_TOTAL)} AS f9, "
         "count(CASE WHEN attribution_factor > 1 THEN 1 END) AS f10, "
         f"count(CASE WHEN {_UNDETERMINED} THEN 1 END) AS f11 "
         f"FROM experiments WHERE {clause.sql}"

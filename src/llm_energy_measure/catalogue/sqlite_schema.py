@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_energy_measure.catalogue import config_index
 from llm_energy_measure.catalogue.config_index import Part
-from llm_energy_measure.catalogue.query import SEPARATOR
+from llm_energy_measure.catalogue.query import ALIASES, SEPARATOR
 from llm_energy_measure.catalogue.summary import ExperimentScan
 from llm_energy_measure.results.columns import SUMMARY_COLUMNS
 
@@ -34,14 +34,36 @@ _OWN_COLUMNS = {
     "hosts": "texts",
     "gpus": "texts",
     "note": "text",
-    "warnings": "texts",
+    "warning_texts": "texts",
     "failed": "texts",
     "problems": "texts",
     "warning_count": "integer",
 }
-_EXPORT_COLUMNS = tuple(column for column in SUMMARY_COLUMNS if column.name not in _OWN_COLUMNS)
+_EXPORT_COLUMNS = tuple(column for column in SUMMARY_COLUMNS if column.name not in {*_OWN_COLUMNS, *ALIASES})
 
-COLUMNS: dict[str, str] = {**_OWN_COLUMNS, **{column.name: column.type for column in _EXPORT_COLUMNS}}
+# An aggregate of another tool has no attribution, but a total. A partial total is a lower bound.
+PLAIN = "coalesce(total_energy_j, partial_energy_j)"
+"""SQL of the plain sum of an experiment."""
+LOW = f"coalesce(attributed_energy_j, attributed_low_j, {PLAIN})"
+"""SQL of its least energy."""
+HIGH = f"coalesce(attributed_energy_j, attributed_high_j, {PLAIN})"
+"""SQL of its greatest energy."""
+
+# SQLite computes these columns when they are read. They are the figures that lists show.
+_SHOWN_COLUMNS = {
+    "shown_energy_j": f"iif(is_lower_bound, {LOW}, {HIGH})",
+    "shown_tokens_per_joule": f"total_tokens / nullif({HIGH}, 0)",
+    "shown_plain_energy_j": PLAIN,
+    "shown_plain_tokens_per_joule": f"total_tokens / nullif({PLAIN}, 0)",
+    "shown_plain_joules_per_token": f"{PLAIN} / nullif(total_tokens, 0)",
+    "shown_plain_joules_per_output_token": f"{PLAIN} / nullif(output_tokens, 0)",
+}
+
+COLUMNS: dict[str, str] = {
+    **_OWN_COLUMNS,
+    **{column.name: column.type for column in _EXPORT_COLUMNS},
+    **dict.fromkeys(_SHOWN_COLUMNS, "number"),
+}
 """Type of each column by name: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""
 
 # The most used columns. An index over them is much smaller than the rows, and SQLite reads only this index.
@@ -59,7 +81,8 @@ _MTIME_COLUMNS = "raw REAL, aggregated REAL, tags REAL"
 _CHECKSUMS = "crc INTEGER, values_crc INTEGER"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, natural_id TEXT, "
-    + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
+    + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items() if name not in _SHOWN_COLUMNS)
+    + "".join(f", {name} REAL AS ({sql}) VIRTUAL" for name, sql in _SHOWN_COLUMNS.items())
     + f", {', '.join(config_index.COLUMNS)}) WITHOUT ROWID",
     f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
     # Lists do not read these values. In another table, they are not between the rows that lists read.
@@ -71,7 +94,7 @@ DDL = (
     f"CREATE INDEX by_common ON experiments (listed, has_aggregate, {', '.join(_COMMON)})",
     *config_index.DDL,
 )
-INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 6))})"
+INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) - len(_SHOWN_COLUMNS) + 6))})"
 
 
 def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, has_aggregate: bool) -> tuple[Any, ...]:

@@ -93,6 +93,11 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         """Number of warnings. None without an aggregate."""
         return None if self.method is None else len(self.warning_codes)
 
+    @property
+    def warning_texts(self) -> list[str]:
+        """The warnings of the aggregate."""
+        return self.warnings
+
 
 class ExperimentScan(Struct, frozen=True, kw_only=True):
     """The summary of an experiment, and its source.

@@ -42,13 +42,15 @@ _GROUP_HEADERS = (
     ("lower bounds", "right"),
 )
 
-# The sort key of a list and of groups, by the title of the column in the table.
-_SHOWN = dict.fromkeys(("energy", "energy_j"), ("shown_energy_j", "attributed_high_j")) | dict.fromkeys(
-    ("efficiency", "tokens/j"), ("shown_tokens_per_joule", "attributed_tokens_per_joule")
-)
-# Sort keys by title, where the title is not the name of the column: the number of warnings, and titles of groups.
-_TITLES_OF_GROUPS = {"without energy": "unknown_energy", "lower bounds": "lower_bounds"}
-_TITLES = {"warnings": "warning_count"}
+# Figures of a group by the titles of the table, for attributed energies and for plain sums.
+_GROUP_TITLES = {
+    "energy": ("attributed_high_j", "total_energy_j"),
+    **dict.fromkeys(("efficiency", "tokens/j"), ("attributed_tokens_per_joule", "tokens_per_joule")),
+    "without energy": ("unknown_energy", "unknown_energy"),
+    "lower bounds": ("lower_bounds", "lower_bounds"),
+}
+# The titles of the usual table whose cells --columns shows too, by name.
+_TITLES = {"energy": "energy", "efficiency": "tokens/J", "tokens/j": "tokens/J"}
 
 
 class _Listing(msgspec.Struct):
@@ -98,10 +100,12 @@ Conditions:
   tag.paper = fig3 and host is unknown
   config.batch_size >= 8                   (a key of the configuration, or its end after a dot)
   energy < 1 kJ and ttft_p99_ms < 0.5 s    (a quantity with its unit; without unit, in base units)
+  warnings > 0 and tokens/J < 10           (titles of the table are the figures that the table shows)
 
 The columns are those of an export, and status, verdict, hosts, gpus, precision, note, tag.KEY and config.KEY
-('results configs' lists the keys). energy_j is the plain sum. attributed_energy_j counts each joule once;
-attributed_low_j and attributed_high_j are its bounds. A date is a year, a month or a day in UTC. ~ and --model ignore
+('results configs' lists the keys). energy is the energy of the table, for undetermined ones the bound in the table.
+energy_j is the plain sum. attributed_energy_j counts each joule once; attributed_low_j and attributed_high_j are its
+bounds. A date is a year, a month or a day in UTC. ~ and --model ignore
 case. The exit status is 1 if a file can't be read.
 """.format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
@@ -169,7 +173,7 @@ def list_results(
     shown_columns = _column_names(shown)
     order = _sort_column(key, columns, grouped=grouped, kind=kind)
     repository = options.repository()
-    query = Query(where=where, model=model, with_pending=with_pending)
+    query = Query(where=where, model=model, with_pending=with_pending, energy=kind)
 
     def read(catalogue: Catalogue) -> _Listing:
         groups = catalogue.groups(query, columns, sort=order, reverse=reverse) if grouped else []
@@ -206,21 +210,17 @@ def list_results(
 
 
 def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind: energies.EnergyKind) -> str | None:
-    """Return the column or group figure to sort by, None for the default order.
-
-    `energy` and `efficiency` are the figures that the table shows.
+    """Return the column or group figure to sort by, None for the default order. A title is the figure below it.
 
     Raises:
         click.BadParameter: There is no such column, or groups do not have it.
     """
     if key is None:
         return None
-    figure = ALIASES.get(key.lower(), key.lower())
-    if (title := (_TITLES_OF_GROUPS if grouped else _TITLES).get(figure)) is not None:
-        return title
-    if kind == "attributed" and key.lower() in _SHOWN:
-        return _SHOWN[key.lower()][grouped]
-    if grouped and figure in GROUP_FIGURES:
+    figure = key.lower()
+    if grouped and figure in _GROUP_TITLES:
+        return _GROUP_TITLES[figure][kind == "plain"]
+    if grouped and (figure := ALIASES.get(figure, figure)) in GROUP_FIGURES:
         return figure
     with options.usage_errors("--sort"):
         wanted = column_of(key, COLUMNS, "cannot sort")
@@ -273,7 +273,7 @@ def _print_columns(
     columns: Sequence[str], listing: _Listing, kind: energies.EnergyKind, unit: str | None, *, as_json: bool
 ) -> None:
     """Print the columns of --columns. Energy and efficiency have the values and the signs of the usual table."""
-    titles = {"energy": "energy", "energy_j": "energy", "efficiency": "tokens/J"}
+    titles = {name: _TITLES[name.lower()] for name in columns if name.lower() in _TITLES}
     energy = [energies.energy_of(row, kind) for row in listing.rows]
     if as_json:
         known = [None if one.is_undetermined else one.low_j for one in energy]
@@ -303,7 +303,7 @@ def _print_columns(
         )
     if cells:
         terminal.print_table(headers, cells)
-        if not titles.keys().isdisjoint(columns):
+        if titles:
             energies.print_footnote(energy)
 
 

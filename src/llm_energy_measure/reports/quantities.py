@@ -87,7 +87,7 @@ def quantity_of(name: str, results: Results) -> Quantity:
         numbers = results.values[stored]
         return Quantity(
             name=stored,
-            axis=Axis(label=stored.replace("_", " "), unit=_UNITS.get(stored, "")),
+            axis=Axis(label=stored.removeprefix("shown_").replace("_", " "), unit=_UNITS.get(stored, "")),
             is_measured=True,
             is_greater_better=False,
             value=lambda one: _finite(numbers.get(one.experiment_id)),

@@ -100,7 +100,7 @@ def read_results(
     Raises:
         ConfigurationError: The condition or a column is wrong.
     """
-    query = Query(where=where)
+    query = Query(where=where, energy=kind)
     only_pending = "status = pending" if where is None else f"({where}) and status = pending"
 
     def read(catalogue: Catalogue) -> tuple[Any, ...]:
@@ -108,7 +108,7 @@ def read_results(
         return (
             catalogue.experiments(query),
             catalogue.groups(query, []),
-            catalogue.summaries(Query(where=only_pending, with_pending=True)),
+            catalogue.summaries(Query(where=only_pending, with_pending=True, energy=kind)),
             catalogue.values(query, ids) if columns else [],
         )
 
