@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from llm_energy_measure.domain.latency import MAX_SAMPLES, pool_latency
+from llm_energy_measure.domain.latency import MAX_SAMPLES, LatencyMeasurements, pool_latency
 from llm_energy_measure.domain.statistics import percentile
 from llm_energy_measure.recorder.latency_samples import RequestLatencies, Samples
 from llm_energy_measure.results.store import codec
@@ -77,9 +77,24 @@ def test_many_requests_need_bounded_memory_and_a_small_file() -> None:
     assert (measured.count("ttft_ms"), measured.count("itl_full_ms")) == (3_000, 297_000)
     record = factories.raw(inference_metrics=factories.inference(latency_measurements=measured))
     assert len(codec.encode_raw(record)) < 3e6
+    assert_percentiles_within_one_percent(measured, 3_000)
+
+
+def assert_percentiles_within_one_percent(measured: LatencyMeasurements, requests: int) -> None:
+    """Compare the pooled statistics of `add_requests` with the exact percentiles of the same samples."""
     pooled = pool_latency([measured])
     assert pooled is not None
-    assert pooled.itl_samples == 3_000 * 97
-    gaps = sorted(float(gap) for gap in range(2, 99))
-    for percent, found in ((50, pooled.itl_median_ms), (95, pooled.itl_p95_ms), (99, pooled.itl_p99_ms)):
-        assert found == pytest.approx(percentile(gaps, percent), rel=0.02)
+    assert (pooled.ttft_samples, pooled.itl_samples) == (requests, requests * (TOKENS - 3))
+    ttft = [float(number) for number in range(1, requests + 1)]
+    gaps = [float(gap) for gap in range(2, TOKENS - 1) for _ in range(requests)]
+    gaps_full = [float(gap) for gap in range(1, TOKENS) for _ in range(requests)]
+    for exact, percent, found in (
+        (ttft, 50, pooled.ttft_median_ms),
+        (ttft, 95, pooled.ttft_p95_ms),
+        (ttft, 99, pooled.ttft_p99_ms),
+        (gaps, 50, pooled.itl_median_ms),
+        (gaps, 95, pooled.itl_p95_ms),
+        (gaps, 99, pooled.itl_p99_ms),
+        (gaps_full, 99, pooled.itl_full_p99_ms),
+    ):
+        assert found == pytest.approx(percentile(exact, percent), rel=0.01)
