@@ -131,7 +131,11 @@ class AmdSmiException(Exception):
 
 
 class FakeAmdSmi:
-    """The functions of `amdsmi` that the recorder calls, for a list of GPUs."""
+    """The functions of `amdsmi` that the recorder calls, for a list of GPUs.
+
+    Attributes:
+        answers: The answers of the functions about the state of a GPU. Without an answer, a function raises.
+    """
 
     AmdSmiException = AmdSmiException
 
@@ -139,6 +143,28 @@ class FakeAmdSmi:
         self.uuids = uuids
         self.counter_name = counter_name
         self.ticks = 1_000_000
+        self.answers: dict[str, dict[str, Any]] = {}
+
+    def _answer(self, name: str) -> dict[str, Any]:
+        if name not in self.answers:
+            raise AmdSmiException("AMDSMI_STATUS_NOT_SUPPORTED")
+        return self.answers[name]
+
+    def amdsmi_get_gpu_metrics_info(self, handle: str) -> dict[str, Any]:
+        assert handle in self.uuids
+        return self._answer("metrics")
+
+    def amdsmi_get_violation_status(self, handle: str) -> dict[str, Any]:
+        assert handle in self.uuids
+        return self._answer("violations")
+
+    def amdsmi_get_power_cap_info(self, handle: str) -> dict[str, Any]:
+        assert handle in self.uuids
+        return self._answer("power_cap")
+
+    def amdsmi_get_gpu_driver_info(self, handle: str) -> dict[str, Any]:
+        assert handle in self.uuids
+        return self._answer("driver")
 
     def amdsmi_init(self) -> None:
         """Nothing to do."""

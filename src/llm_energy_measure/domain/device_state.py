@@ -17,6 +17,9 @@ SLOWDOWNS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake", "sw_thermal
 POWER_CAP = "sw_power_cap"
 """Throttle reason: the GPU draws its power limit. This is normal under load."""
 
+THROTTLED = "throttled"
+"""Throttle reason: the GPU is slowed down, and its library gives no reason. It may draw its power limit."""
+
 THROTTLE_BITS = {
     0x1: GPU_IDLE,
     0x2: "applications_clocks_setting",
@@ -52,7 +55,7 @@ class DeviceSample(NamedTuple):
     Attributes:
         power_w: Power, in watts.
         temperature_c: Temperature, in degrees Celsius.
-        clock_mhz: Clock of the streaming multiprocessors, in megahertz.
+        clock_mhz: Clock of the streaming multiprocessors, or of the graphics engine of AMD, in megahertz.
         throttle: Throttle reasons, separated by spaces; empty if there is none.
     """
 
@@ -67,7 +70,7 @@ class DeviceState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     Attributes:
         temperature_c: Temperature, in degrees Celsius.
-        clock_mhz: Clock of the streaming multiprocessors, in megahertz.
+        clock_mhz: Clock of the streaming multiprocessors, or of the graphics engine of AMD, in megahertz.
         throttle: Throttle reasons, such as `sw_power_cap`.
         power_limit_w: Enforced power limit, in watts.
         persistence_mode: Whether the driver stays loaded while no program uses the device.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import UNSET
 
-from llm_energy_measure.domain.device_state import POWER_CAP, SLOWDOWNS, DeviceEvidence
+from llm_energy_measure.domain.device_state import POWER_CAP, SLOWDOWNS, THROTTLED, DeviceEvidence
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import failed, not_checked, passed, watts
 from llm_energy_measure.verification.processes import Evidence
@@ -43,7 +43,11 @@ def _check_throttling(known: list[tuple[int, str, DeviceEvidence]]) -> Finding:
     }
     severity = None
     if not any(slowed.values()):
-        slowed = {place: {POWER_CAP: one[POWER_CAP]} for place, one in shares.items() if one and POWER_CAP in one}
+        slowed = {
+            place: {reason: share for reason, share in one.items() if reason in (POWER_CAP, THROTTLED)}
+            for place, one in shares.items()
+            if one is not None
+        }
         severity = "info"
     places = [place for place, one in slowed.items() if one]
     if not places:

@@ -368,10 +368,11 @@ CHECKS: dict[str, Check] = {
         "A GPU was slowed down by heat, by its power supply or by its power limit.",
         "Fails if a throttle reason `hw_slowdown`, `hw_thermal_slowdown`, `hw_power_brake` or `sw_thermal_slowdown` is "
         "in the samples of the GPU (`record --samples`), or in its state at the start or the end. Only `sw_power_cap` "
-        "(the GPU draws its power limit) gives an `info`. No finding if no record has the state of its GPUs.",
+        "(the GPU draws its power limit) or `throttled` (AMD SMI gives no reason) gives an `info`. No finding if no "
+        "record has the state of its GPUs.",
         "Improve the cooling or the power supply, wait until the GPU is cool, and measure again. Compare only runs "
         "with the same throttle reasons.",
-        "NVML API reference: nvmlClocksEventReasons.",
+        "NVML API reference: nvmlClocksEventReasons. AMD SMI Python API: amdsmi_get_violation_status.",
         severity="warning",
     ),
     "device.drift": Check(

@@ -10,13 +10,15 @@ import pytest
 from msgspec import UNSET
 
 from llm_energy_measure import record
-from llm_energy_measure.domain.device_state import DeviceSample
+from llm_energy_measure.domain.device_state import DeviceSample, DeviceState
 from llm_energy_measure.domain.power_trace import integrate
 from llm_energy_measure.recorder.device_evidence import DeviceSamples, summary_of
+from llm_energy_measure.recorder.sources.amdsmi import AmdSmi
+from llm_energy_measure.recorder.sources.amdsmi_state import state_of
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results.batch.verify import verify_experiment
 from llm_energy_measure.results.store.samples import encode_samples, load_samples
-from tests.support.devices import Board, FakeNvml
+from tests.support.devices import Board, FakeAmdSmi, FakeNvml
 from tests.support.recordings import EXPERIMENT, file_names, load_result, make_recording
 from tests.support.replay import ManualClock, sensor, steady_watts
 
@@ -75,6 +77,77 @@ def test_samples_at_both_ends_are_stored(repository: FileSystemRepository, clock
     assert (samples.samples, samples.power_max_w, samples.throttled) == (2, 300.0, {"sw_power_cap": 0.5})
     codes = {one.code: one for one in verify_experiment(repository, EXPERIMENT).findings}
     assert codes["device.throttled"].severity == "info"  # drawing the power limit is normal
+
+
+def amd_gpu(**metrics: object) -> FakeAmdSmi:
+    """Return an MI300X as amdsmi 7 describes it: values that it does not have are `N/A`."""
+    smi = FakeAmdSmi(["GPU-a"])
+    smi.answers = {
+        "metrics": {
+            "temperature_hotspot": 61,
+            "temperature_edge": "N/A",
+            "current_gfxclk": "N/A",
+            "current_gfxclks": [2100, 2097, "N/A"],
+            "current_socket_power": 700,
+            "average_socket_power": "N/A",
+            "average_gfx_activity": 97,
+            "throttle_status": False,
+            **metrics,
+        },
+        "violations": {"active_prochot_thrm": False, "active_ppt_pwr": "N/A"},
+        "power_cap": {"power_cap": 750_000_000},
+        "driver": {"driver_version": "6.12.12"},
+    }
+    return smi
+
+
+def test_amd_state_and_samples_are_recorded(repository: FileSystemRepository, clock: ManualClock) -> None:
+    smi = amd_gpu()
+    with make_recording(repository, clock, sources=[AmdSmi(smi)], samples=True):
+        clock.sleep(10)
+        smi.answers["metrics"] |= {"temperature_hotspot": 99, "current_gfxclks": [1500], "throttle_status": True}
+        smi.answers["violations"] = {"active_socket_thrm": True, "active_ppt_pwr": True}
+    result, evidence = load_result(repository), evidence_of(repository)
+    assert evidence.start == DeviceState(temperature_c=61.0, clock_mhz=2100.0, throttle=[], power_limit_w=750.0)
+    assert evidence.end == DeviceState(
+        temperature_c=99.0, clock_mhz=1500.0, throttle=["hw_thermal_slowdown", "sw_power_cap"], power_limit_w=750.0
+    )
+    assert (result.gpu_power_limit_w, result.recording_environment.gpu_driver) == (750.0, "6.12.12")  # type: ignore[union-attr]
+    [trace] = load_samples(repository.store, EXPERIMENT, 0)
+    assert (trace.device, list(trace.powers), trace.throttles) == ("GPU-a", [700.0, 700.0], ["", "throttled"])
+    assert trace.temperatures is not None
+    assert list(trace.temperatures) == [61.0, 99.0]
+    codes = {one.code: one for one in verify_experiment(repository, EXPERIMENT).findings}
+    assert codes["device.throttled"].severity == "info"  # the samples name no reason
+    assert codes["device.drift"].problem == "warning"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "throttle", "clock_mhz", "temperature_c"),
+    [
+        ({"average_gfx_activity": 0, "current_gfxclk": 132}, ["gpu_idle"], 132.0, 61.0),
+        ({"throttle_status": "N/A", "current_gfxclks": "N/A"}, None, None, 61.0),
+        ({"throttle_status": True, "temperature_hotspot": "N/A", "temperature_edge": 40}, ["throttled"], 2100.0, 40.0),
+    ],
+)
+def test_amd_values_that_are_missing_are_unknown(
+    metrics: dict[str, object], throttle: list[str] | None, clock_mhz: float | None, temperature_c: float
+) -> None:
+    smi = amd_gpu(**metrics)
+    smi.answers["power_cap"] = {"power_cap": 300}  # in watts, as some releases give it
+    state = state_of(smi, "GPU-a")
+    assert (state.throttle, state.clock_mhz, state.temperature_c) == (throttle, clock_mhz, temperature_c)
+    assert state.power_limit_w == 300.0
+
+
+def test_old_amd_library_samples_its_counter(repository: FileSystemRepository, clock: ManualClock) -> None:
+    smi = FakeAmdSmi(["GPU-a"])
+    with make_recording(repository, clock, sources=[AmdSmi(smi)], samples=True):
+        clock.sleep(10)
+        smi.ticks += 100_000_000
+    assert evidence_of(repository).start == DeviceState()
+    [trace] = load_samples(repository.store, EXPERIMENT, 0)
+    assert list(trace.powers) == [pytest.approx(153.0)]
 
 
 def test_thread_takes_samples_of_a_counter(repository: FileSystemRepository) -> None:
@@ -186,6 +259,20 @@ def test_samples_that_cannot_be_stored_cost_only_themselves(
         (repository.base_path / "raw" / EXPERIMENT / "samples-process_0.csv.gz").mkdir()
     assert load_result(repository).status == "completed"
     assert "cannot save the samples" in caplog.text
+
+
+def test_checkpoint_says_that_it_has_no_samples(repository: FileSystemRepository, clock: ManualClock) -> None:
+    """A killed process leaves its checkpoint, and its samples are lost."""
+    board = Board(index=0, uuid="GPU-a")
+    with make_recording(repository, clock, sources=[Nvml(FakeNvml([board]))], samples=True) as run:
+        clock.sleep(10)
+        run._checkpoint()
+        assert "samples-process_0.csv.gz" not in file_names(repository)
+        [checkpoint] = repository.recover_raw(EXPERIMENT).partials
+    assert checkpoint.energy_measurement_warning == (
+        "this checkpoint has no samples: they are stored at the end of the block"
+    )
+    assert load_result(repository).energy_measurement_warning is None
 
 
 def test_run_without_a_sensor_to_sample_says_so(repository: FileSystemRepository, clock: ManualClock) -> None:

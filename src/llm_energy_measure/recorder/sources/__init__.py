@@ -54,7 +54,8 @@ class Sensor(Struct, kw_only=True, eq=False):
         board: UUID of the board whose counter `read` returns, if this is not the device itself: a MIG slice reads the
             counter of its whole board. Every process on the board has the same value.
         state: Returns the state of the device: temperature, clock, throttle reasons, limits. None if it has none.
-        sample: Returns power, temperature, clock and throttle reasons at this instant. None to sample only `read`.
+        sample: Returns power, temperature, clock and throttle reasons at this instant; None if the power is unknown.
+            The attribute is None to sample only `read`.
         is_cheap: Whether the sensor can be read ten times per second. If not, it is read only where a figure is needed.
     """
 
@@ -70,7 +71,7 @@ class Sensor(Struct, kw_only=True, eq=False):
     device: DeviceEnergy | None = None
     board: str | None = None
     state: Callable[[], DeviceState] | None = None
-    sample: Callable[[], DeviceSample] | None = None
+    sample: Callable[[], DeviceSample | None] | None = None
     is_cheap: bool = True
 
     @property

@@ -16,6 +16,7 @@ from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import ROCM_VARIABLES, visible_devices
 from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
+from llm_energy_measure.recorder.sources.amdsmi_state import driver_of, power_limit_w, sample_of, state_of
 
 DRIVER = Path("/dev/kfd")
 """Device file of ROCm's kernel driver."""
@@ -71,6 +72,11 @@ class AmdSmi:
             self._is_open = False
             self._library.amdsmi_shut_down()
 
+    def driver_versions(self) -> tuple[str | None, str | None] | None:
+        """Return the version of the driver, and None for CUDA; None if the source is not open."""
+        handles = self._library.amdsmi_get_processor_handles() if self._is_open else []
+        return (driver_of(self._library, handles[0]), None) if handles else None
+
     def _sensors(self, smi: Any, settings: Settings) -> list[Sensor]:
         handles = dict(enumerate(smi.amdsmi_get_processor_handles()))
         uuids = {index: self._uuid(smi, handle) for index, handle in handles.items()}
@@ -106,6 +112,8 @@ class AmdSmi:
             name = smi.amdsmi_get_gpu_asic_info(handle).get("market_name") or None
         except smi.AmdSmiException:
             name = None
+        # Without a present power, samples follow from the counter.
+        has_power = sample_of(smi, handle) is not None
         return Sensor(
             source=self.name,
             instance=uuid or str(index),
@@ -113,7 +121,11 @@ class AmdSmi:
             scope="device",
             provenance="measured",
             read=read,
-            device=DeviceEnergy(gpu_id=index, gpu_uuid=uuid, gpu_name=name),
+            device=DeviceEnergy(
+                gpu_id=index, gpu_uuid=uuid, gpu_name=name, gpu_power_limit_w=power_limit_w(smi, handle)
+            ),
+            state=partial(state_of, smi, handle),
+            sample=partial(sample_of, smi, handle) if has_power else None,
         )
 
 
