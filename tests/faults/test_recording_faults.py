@@ -199,6 +199,26 @@ def test_recording_that_ends_at_exit_of_python_starts_no_thread(tmp_path: Path) 
     assert result.energy_metrics.total_energy_j is not None
 
 
+def test_process_that_takes_over_at_its_exit_saves_its_result(tmp_path: Path) -> None:
+    """The sampling thread of the sensor cannot start any more."""
+    script = (
+        "import sys, time\nfrom llm_energy_measure import record\n"
+        "from tests.support.recordings import torchrun_environ\n"
+        "from tests.support.replay import steady_watts\n"
+        "runs = [record('exp_7', results_dir=sys.argv[1], sources=[steady_watts(50.0)], samples=True,\n"
+        "               environ=torchrun_environ(i, 2)).start() for i in range(2)]\n"
+        "runs[0].stop()\ntime.sleep(0.05)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, capture_output=True, check=True)
+    assert done.stderr == b""
+    first, second = FileSystemRepository(tmp_path).load_all_raw(EXPERIMENT)
+    assert second.timestamps.duration_sec is not None
+    parts_j = [one.energy_metrics.total_energy_j or 0.0 for one in (first, second)]
+    assert min(parts_j) > 0
+    assert sum(parts_j) == pytest.approx(50.0 * second.timestamps.duration_sec, rel=0.2)
+
+
 class TerminatedClock(ManualClock):
     """A clock that sends SIGTERM to this process during the second idle measurement."""
 

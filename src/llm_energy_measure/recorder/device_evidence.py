@@ -149,6 +149,11 @@ def _mean_at(values: Sequence[float] | None, places: Sequence[int]) -> float | N
     return None if math.isnan(found) else round(found, 3)
 
 
+def can_sample(sensor: Sensor) -> bool:
+    """Return True if samples over time can be taken of a sensor."""
+    return sensor.is_cheap and sensor.scope != "process"
+
+
 class EvidenceCollector:
     """Collects the evidence about the devices of one process.
 
@@ -165,30 +170,49 @@ class EvidenceCollector:
         self, sensors: Sequence[Sensor], clock: Clock, *, interval_sec: float | None, wants_samples: bool
     ) -> None:
         self._clock = clock
-        self._sensors = [sensor for sensor in sensors if sensor.state is not None]
-        cheap = [sensor for sensor in sensors if sensor.is_cheap and sensor.scope != "process"]
-        self._samples = [DeviceSamples(sensor) for sensor in cheap] if wants_samples else []
+        self._wants_samples = wants_samples
+        self._sensors: list[Sensor] = []
+        self._samples: list[DeviceSamples] = []
+        self._keep(sensors)
         self._start = 0.0
         self._states: list[dict[str, DeviceState]] = [{}, {}]
         self._lock = threading.Lock()
         self._has_ended = False
-        self._thread = PeriodicThread("samples", interval_sec, self._take) if interval_sec and self._samples else None
+        is_sampling = interval_sec and wants_samples
+        self._thread = PeriodicThread("samples", interval_sec, self._take) if interval_sec and is_sampling else None
+
+    def _keep(self, sensors: Sequence[Sensor]) -> None:
+        """Collect evidence about these sensors too. Other threads iterate over the old lists."""
+        self._sensors = [*self._sensors, *(sensor for sensor in sensors if sensor.state is not None)]
+        if self._wants_samples:
+            self._samples = [*self._samples, *map(DeviceSamples, filter(can_sample, sensors))]
 
     @property
-    def has_sensors(self) -> bool:
+    def has_samples(self) -> bool:
         """True if samples are recorded of at least one sensor."""
         return bool(self._samples)
 
+    def add(self, sensor: Sensor) -> None:
+        """Collect evidence about a sensor that this process takes over from another process."""
+        if self._has_ended:
+            return
+        self._keep([sensor])
+        self._states[0] |= self._read_states([sensor])
+        self._start_thread()
+
     def before(self) -> None:
         """Read the states and take the first samples, before the energy window begins."""
-        self._states[0] = self._read_states()
+        self._states[0] = self._read_states(self._sensors)
         if self._samples:
             call_within(_PATIENCE_SEC, self._take)
 
     def begin(self, start: float) -> None:
         """Take samples from now on. `start` is the start of the window on the monotonic clock, in seconds."""
         self._start = start
-        if self._thread is not None:
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        if self._thread is not None and self._samples and not self._thread.is_alive():
             self._thread.start()
 
     def after(self) -> None:
@@ -200,7 +224,7 @@ class EvidenceCollector:
         if self._samples:
             call_within(_PATIENCE_SEC, self._take)
         self._has_ended = True
-        self._states[1] = self._read_states()
+        self._states[1] = self._read_states(self._sensors)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -208,15 +232,15 @@ class EvidenceCollector:
         if self._thread is not None:
             self._thread.stop()
 
-    def _read_states(self) -> dict[str, DeviceState]:
+    def _read_states(self, sensors: Sequence[Sensor]) -> dict[str, DeviceState]:
         found: dict[str, DeviceState] = {}
 
         def read() -> None:
-            for sensor in self._sensors:
+            for sensor in sensors:
                 if sensor.state is not None:
                     found[sensor.label] = sensor.state()
 
-        if self._sensors:
+        if sensors:
             call_within(_PATIENCE_SEC, read)
         return dict(found)
 

@@ -13,7 +13,7 @@ from llm_energy_measure.domain.experiment import ClockEvidence
 from llm_energy_measure.domain.metrics import SENSOR_LOCKED, SensorReading, Timestamps
 from llm_energy_measure.recorder import metrics
 from llm_energy_measure.recorder.clock import Clock, Instant, timestamps
-from llm_energy_measure.recorder.device_evidence import EvidenceCollector
+from llm_energy_measure.recorder.device_evidence import EvidenceCollector, can_sample
 from llm_energy_measure.recorder.handover import LastReading, last_reading, records_of
 from llm_energy_measure.recorder.locks import Locks
 from llm_energy_measure.recorder.sampler import Sampler, sample_for
@@ -22,6 +22,8 @@ from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
 
 # The longest wait at the end of the block for a handover in progress.
 _PATIENCE_SEC = 1.0
+
+_NO_SAMPLES = "this checkpoint has no samples: they are stored at the end of the block"
 
 
 class Measurement:
@@ -65,7 +67,7 @@ class Measurement:
         self._idle_end_w: float | UnsetType | None = UNSET
         self.sampler = Sampler(self._own, clock, interval_sec=interval_sec)
         self.evidence = EvidenceCollector(self._own, clock, interval_sec=interval_sec, wants_samples=wants_samples)
-        if wants_samples and not self.evidence.has_sensors:
+        if wants_samples and not any(map(can_sample, opened.sensors)):
             opened.notes.append("no samples are recorded: no sensor of a device or host can be sampled here")
         self.start: Instant
         self._taking_over = threading.Lock()
@@ -129,6 +131,7 @@ class Measurement:
         self._since[sensor.label] = since
         self._others = [other for other in self._others if other is not sensor]
         self._taken.append(sensor)
+        self.evidence.add(sensor)
 
     def energy_so_far_j(self) -> float | None:
         """Read the sensors, and return the energy since the start of the window, in joules; None if it is unknown."""
@@ -150,10 +153,11 @@ class Measurement:
         sensors = [*self._own, *self._taken, *self._others]
         described = {sensor.instance: self.evidence.describe(sensor, is_final=is_final) for sensor in sensors}
         devices = {name: device for name, device in described.items() if device is not None}
+        notes = [*self._opened.notes, *([_NO_SAMPLES] if self.evidence.has_samples and not is_final else [])]
         return {
             **metrics.gpu_fields(list(devices.values())),
             "energy_measurement_warning": metrics.energy_warning(
-                readings, self._opened.errors, self.sampler.failures(), self._opened.notes
+                readings, self._opened.errors, self.sampler.failures(), notes
             ),
             "timestamps": window,
             "energy_metrics": metrics.energy_metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,11 @@ class PeriodicThread(threading.Thread):
         self._interval_sec = interval_sec
         self._call = call
         self._stop_event = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread. At the exit of Python no thread starts, and the readings at the end have to suffice."""
+        with contextlib.suppress(RuntimeError):
+            super().start()
 
     def run(self) -> None:
         """Call the function until `stop`. The first call follows after one interval."""

@@ -11,6 +11,7 @@ import pytest
 from llm_energy_measure.recorder import recording
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results.aggregation import aggregate_results
+from llm_energy_measure.results.store.samples import load_samples
 from tests.support.children import PATIENCE_SEC
 from tests.support.devices import Board, FakeNvml, Slice
 from tests.support.recordings import load_result, make_recording, torchrun_environ
@@ -140,6 +141,33 @@ def test_process_takes_over_while_it_runs(repository: FileSystemRepository) -> N
     assert result.total_energy_j is not None
     assert most_j / 3 < result.total_energy_j <= most_j * 1.001  # readings may be late on a busy machine
     assert result.is_lower_bound is False
+
+
+def test_samples_of_a_shared_sensor_continue_after_a_handover(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    board = Board(index=0, uuid="GPU-0")
+    runs = [
+        make_recording(
+            repository, clock, environ=torchrun_environ(i, 2), sources=[Nvml(FakeNvml([board]))], gpus=[0], samples=True
+        )
+        for i in range(2)
+    ]
+    run_until(runs, clock, (1.0, 6.0))
+    traces = [load_samples(repository.store, "exp_7", index) for index in range(2)]
+    assert [list(trace.times) for [trace] in traces] == [[0.0, 1.0], [6.0]]
+    later = load_result(repository, 1)
+    [device] = later.energy_metrics.devices or []
+    assert device.evidence
+    assert (device.evidence.start, device.evidence.end) != (None, None)
+    assert "no samples" not in (later.energy_measurement_warning or "")
+
+
+def test_process_that_reads_no_sensor_has_no_samples(repository: FileSystemRepository, clock: ManualClock) -> None:
+    runs = [make_recording(repository, clock, environ=torchrun_environ(i, 2), samples=True) for i in range(2)]
+    run_until(runs, clock, (6.0, 6.0 - 1e-9))
+    assert load_samples(repository.store, "exp_7", 1) == []
+    assert "no samples" not in (load_result(repository, 1).energy_measurement_warning or "")
 
 
 def test_killed_reader_leaves_its_counter_in_its_checkpoint(
