@@ -157,7 +157,7 @@ def can_sample(sensor: Sensor) -> bool:
 class EvidenceCollector:
     """Collects the evidence about the devices of one process.
 
-    A device that hangs delays the recording by two seconds at most.
+    A device that hangs delays each of `before` and `after` by a few seconds at most.
 
     Args:
         sensors: The sensors that this process reads.
@@ -197,12 +197,11 @@ class EvidenceCollector:
         if self._has_ended:
             return
         self._keep([sensor])
-        self._states[0] |= self._read_states([sensor])
         self._start_thread()
 
     def before(self) -> None:
         """Read the states and take the first samples, before the energy window begins."""
-        self._states[0] = self._read_states(self._sensors)
+        self._states[0] = self._read_states(_PATIENCE_SEC)
         if self._samples:
             call_within(_PATIENCE_SEC, self._take)
 
@@ -215,16 +214,20 @@ class EvidenceCollector:
         if self._thread is not None and self._samples and not self._thread.is_alive():
             self._thread.start()
 
-    def after(self) -> None:
-        """Take the last samples and read the states, after the energy window has ended."""
+    def after(self, patience_sec: float = _PATIENCE_SEC) -> None:
+        """Take the last samples and read the states, after the energy window has ended.
+
+        Args:
+            patience_sec: The longest wait for the devices, twice, in seconds.
+        """
         if self._has_ended:
             return
         if self._thread is not None:
             self._thread.stop()
         if self._samples:
-            call_within(_PATIENCE_SEC, self._take)
+            call_within(patience_sec, self._take)
         self._has_ended = True
-        self._states[1] = self._read_states(self._sensors)
+        self._states[1] = self._read_states(patience_sec)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -232,16 +235,16 @@ class EvidenceCollector:
         if self._thread is not None:
             self._thread.stop()
 
-    def _read_states(self, sensors: Sequence[Sensor]) -> dict[str, DeviceState]:
+    def _read_states(self, patience_sec: float) -> dict[str, DeviceState]:
         found: dict[str, DeviceState] = {}
 
         def read() -> None:
-            for sensor in sensors:
+            for sensor in self._sensors:
                 if sensor.state is not None:
                     found[sensor.label] = sensor.state()
 
-        if sensors:
-            call_within(_PATIENCE_SEC, read)
+        if self._sensors:
+            call_within(patience_sec, read)
         return dict(found)
 
     def _take(self) -> None:

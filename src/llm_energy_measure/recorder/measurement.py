@@ -23,6 +23,9 @@ from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
 # The longest wait at the end of the block for a handover in progress.
 _PATIENCE_SEC = 1.0
 
+# The longest wait for the state of the devices after a signal. Some schedulers kill a process 200 ms later.
+_URGENT_SEC = 0.05
+
 _NO_SAMPLES = "this checkpoint has no samples: they are stored at the end of the block"
 
 
@@ -94,10 +97,16 @@ class Measurement:
         self.sampler.start_thread()
         self.evidence.begin(self.start.monotonic)
 
-    def end(self) -> None:
-        """End the energy window."""
+    def end(self, *, is_urgent: bool) -> Instant:
+        """End the energy window, and return its end. Nothing happens between its last reading and its end.
+
+        Args:
+            is_urgent: Whether the process may be killed soon, so that slow devices are not waited for.
+        """
         self.sampler.end()
-        self.evidence.after()
+        end = Instant.now(self._clock)
+        self.evidence.after(_URGENT_SEC) if is_urgent else self.evidence.after()
+        return end
 
     def close(self) -> None:
         """Stop the threads."""

@@ -363,7 +363,7 @@ class Recording:
                 self._is_running = False
                 RUNNING.discard(self)
             self._take_over()
-            self._session.end()
+            self._session.end(is_urgent=self._outcome is None)
             # A signal during the idle measurement does not change the outcome of the block.
             self.result = self._session.build(self._model, *(self._outcome or (status, error_type)))
             self.path = self._saving.save_result(self.result, self._session.measurement.evidence.traces())

@@ -142,11 +142,15 @@ class Session:
     def _totals(self) -> Totals:
         return Totals(self._clock.monotonic(), self.measurement.sampler.energies(), self.tokens.counts)
 
-    def end(self) -> None:
-        """End the energy window. The record then has the time, the energy and the tokens up to now."""
+    def end(self, *, is_urgent: bool = False) -> None:
+        """End the energy window. The record then has the time, the energy and the tokens up to now.
+
+        Args:
+            is_urgent: Whether the process may be killed soon.
+        """
         if self._end is None:
-            self.measurement.end()
-            self._end = self._totals(), Instant.now(self._clock)
+            end = self.measurement.end(is_urgent=is_urgent)
+            self._end = self._totals()._replace(instant=end.monotonic), end
 
     def build(self, model: metrics.ModelDescription, status: Status, error_type: str | None) -> RawProcessResult:
         """Return the record of everything up to now. With the status `partial` it is a checkpoint."""

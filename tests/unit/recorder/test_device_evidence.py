@@ -250,6 +250,19 @@ def test_hanging_device_delays_the_end_by_seconds_only(repository: FileSystemRep
     assert load_result(repository).energy_metrics.total_energy_j == 500.0
 
 
+def test_state_is_read_outside_of_the_energy_window(repository: FileSystemRepository, clock: ManualClock) -> None:
+    def state() -> DeviceState:
+        clock.sleep(3)
+        return DeviceState(temperature_c=50.0)
+
+    source = steady_watts(50.0, clock, state=state)
+    with make_recording(repository, clock, sources=[source]):
+        clock.sleep(10)
+    result = load_result(repository)
+    assert (result.timestamps.duration_sec, result.energy_metrics.total_energy_j) == (10.0, 500.0)
+    assert (result.energy_metrics.window, clock.now) == (result.timestamps, 16.0)
+
+
 def test_samples_that_cannot_be_stored_cost_only_themselves(
     repository: FileSystemRepository, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
