@@ -12,6 +12,7 @@ import pytest
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.batch.verify import verify_experiment
 from tests.support.aggregation import aggregate_one
+from tests.support.recordings import assert_gap_is_stated
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SEC = 300
@@ -63,8 +64,7 @@ def test_all_processes_save_and_the_host_counts_once(tmp_path: Path, processes: 
     outcome = aggregate_one(repository, "exp_7")
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_tokens == 40 * processes
-    assert outcome.aggregated.aggregation.warnings == []
-    assert outcome.aggregated.is_lower_bound is False
+    assert_gap_is_stated(outcome.aggregated)
     assert verify_experiment(repository, "exp_7").outcome == "passed"
     manifest = repository.load_manifest("exp_7")
     assert manifest is not None

@@ -17,8 +17,6 @@ CODE = "completeness.sensor_time"
 TOLERANCE = 0.01
 """Largest fraction of the time without a reader that is no finding. Processes do not start at the same instant."""
 
-_MIN_GAP_SEC = 0.2
-
 
 def check_sensor_time(evidence: Evidence) -> Iterator[Finding]:
     """Check each sensor that at least one process left to another one."""
@@ -27,7 +25,7 @@ def check_sensor_time(evidence: Evidence) -> Iterator[Finding]:
     found: list[tuple[str, float, float, set[int]]] = []
     for host, processes in evidence.hosts.items():
         for name, read_sec, run_sec, indices in _coverage(processes):
-            if run_sec - read_sec > max(TOLERANCE * run_sec, _MIN_GAP_SEC):
+            if run_sec - read_sec > TOLERANCE * run_sec:
                 where = f" of host {host}" if len(evidence.hosts) > 1 else ""
                 found.append((f"{name}{where}", read_sec, run_sec, indices))
     if not found:
@@ -35,7 +33,9 @@ def check_sensor_time(evidence: Evidence) -> Iterator[Finding]:
         return
     name, read_sec, run_sec, indices = max(found, key=lambda one: one[2] - one[1])
     others = f", and {len(found) - 1} more sensors were not read all the time" if len(found) > 1 else ""
-    message = f"{name} energy covers {read_sec:.1f} of {run_sec:.1f} s, so the total is a lower bound{others}"
+    decimals = 1 if run_sec - read_sec >= 0.1 else 3
+    covered = f"{read_sec:.{decimals}f} of {run_sec:.{decimals}f} s"
+    message = f"{name} energy covers {covered}, so the total is a lower bound{others}"
     yield failed(CODE, message, expected=run_sec, found=read_sec, processes=indices)
 
 

@@ -72,10 +72,11 @@ CHECKS: dict[str, Check] = {
     "completeness.sensor_time": Check(
         "Processes ran on a host while no process read its shared sensor.",
         "Adds the time spans in which a process of the host read the sensor, and compares their length with the time "
-        "in which the processes ran that could read it. Fails if more than 1 % and more than 0.2 s are missing. Made "
-        "only for sensors that a process left to another process.",
+        "in which the processes ran that could read it. Fails if more than 1 % is missing. Made only for "
+        "sensors that a process left to another process.",
         "The energy is a lower bound. Current releases hand the sensor over when its reader ends; a gap remains if the "
-        "reader was killed or if the sensor gives power and not energy.",
+        "reader was killed, if the sensor gives power and not energy, or if processes end while the reader saves its "
+        "result.",
         severity="warning",
     ),
     "completeness.unfinished_process": Check(

@@ -112,7 +112,8 @@ def test_amd_state_and_samples_are_recorded(repository: FileSystemRepository, cl
     assert evidence.end == DeviceState(
         temperature_c=99.0, clock_mhz=1500.0, throttle=["hw_thermal_slowdown", "sw_power_cap"], power_limit_w=750.0
     )
-    assert (result.gpu_power_limit_w, result.recording_environment.gpu_driver) == (750.0, "6.12.12")  # type: ignore[union-attr]
+    assert result.recording_environment is not UNSET
+    assert (result.gpu_power_limit_w, result.recording_environment.gpu_driver) == (750.0, "6.12.12")
     [trace] = load_samples(repository.store, EXPERIMENT, 0)
     assert (trace.device, list(trace.powers), trace.throttles) == ("GPU-a", [700.0, 700.0], ["", "throttled"])
     assert trace.temperatures is not None
