@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.verification.explanations import energies_of_process, energy_of_host
+from llm_energy_measure.verification.explanations import energies_alone, energy_of_host
 from llm_energy_measure.verification.host_energy import HostEnergy
 from llm_energy_measure.verification.power import boards_of_host
 from llm_energy_measure.verification.processes import processes_of
-from llm_energy_measure.verification.ranges import ZERO, added
+from llm_energy_measure.verification.ranges import ZERO
 from llm_energy_measure.verification.readings import readings_of, separate_energies
 from tests.support import factories
 
@@ -75,10 +75,10 @@ def test_energies_that_share_no_joule_are_explained_in_the_same_way(records: lis
 def test_a_process_alone_on_its_host_is_explained_in_the_same_way(records: list[RawProcessResult]) -> None:
     for process in processes_of(records):
         readings = readings_of(process)
-        alone = energies_of_process(readings)
+        alone = energies_alone([readings])
         explained = energy_of_host(readings, partial(boards_of_host, [process]), has_module=False)
         if alone is not None:
-            assert (added(alone.values()), alone) == (explained.total, explained.components)
+            assert alone == (explained.components, explained.total)
             assert structs.replace(explained, total=ZERO, components={}) == HostEnergy()
 
 
@@ -86,9 +86,9 @@ def test_readings_of_one_component_of_a_process_are_compared() -> None:
     devices = [DeviceEnergy(gpu_uuid=f"GPU-{n}", energy_j=531.25) for n in range(2)]
     energy = factories.energy(gpu_scope="device", devices=devices)
     [process] = processes_of([factories.raw(energy_metrics=energy)])
-    assert energies_of_process(readings_of(process)) is None
+    assert energies_alone([readings_of(process)]) is None
     [process] = processes_of([factories.raw(energy_metrics=factories.energy(gpu_scope="device"))])
-    assert energies_of_process(readings_of(process)) is not None
+    assert energies_alone([readings_of(process)]) is not None
 
 
 def test_own_gpus_and_one_reader_of_the_cpu_share_no_joule() -> None:

@@ -25,10 +25,10 @@ from llm_energy_measure.domain.experiment import AttributionStatus, RawProcessRe
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.verification.attribution_findings import Case, findings_of
-from llm_energy_measure.verification.explanations import energies_of_process, energy_of_host
+from llm_energy_measure.verification.explanations import energies_alone, energy_of_host
 from llm_energy_measure.verification.host_energy import OVER_COUNT, Explained, HostEnergy
 from llm_energy_measure.verification.hosts import MAX_TRIED, Division, Hosts, division_of
-from llm_energy_measure.verification.power import boards_of_host
+from llm_energy_measure.verification.power import HostBoards, boards_of_host
 from llm_energy_measure.verification.processes import Process, module_of, processes_of
 from llm_energy_measure.verification.ranges import EnergyRange, added, either, exactly
 from llm_energy_measure.verification.readings import COMPONENTS, Component, Reading, readings_of, separate_energies
@@ -93,13 +93,16 @@ def attribution_of(processes: Sequence[Process], assume: Assumptions | None = No
     assume = assume or Assumptions()
     division = division_of(processes, assume.hosts, one_host=assume.boards is not None)
     read = cache(lambda position: readings_of(processes[position], assume.gpu_scope))
-    explained = _explained(processes, division, assume, read)
+    boards = cache(
+        lambda positions: boards_of_host([processes[position] for position in positions], assume.boards, assume.board)
+    )
+    explained = _explained(processes, division, read, boards)
     totals = [energy.total_energy_j for process in processes if (energy := process.energy).total_energy_j is not None]
     plain_j = math.fsum(totals) if totals else None
     total = either([one.total for one in explained])
     likely = max(explained, key=lambda one: one.total.high_j)
     hosts = [host for host in likely.by_host if host is not None]
-    findings = findings_of(Case(processes, division, explained, total, likely, hosts, plain_j, assume, read))
+    findings = findings_of(Case(processes, division, explained, total, likely, hosts, plain_j, assume, read, boards))
     if plain_j is None:
         return Attribution(status="undetermined", basis=[], findings=findings)
     total = _within(total, plain_j)
@@ -120,14 +123,20 @@ def attribution_of(processes: Sequence[Process], assume: Assumptions | None = No
 
 
 def _explained(
-    processes: Sequence[Process], division: Division, assume: Assumptions, read: Callable[[int], list[Reading]]
+    processes: Sequence[Process],
+    division: Division,
+    read: Callable[[int], list[Reading]],
+    boards: Callable[[tuple[int, ...]], HostBoards],
 ) -> list[Explained]:
     """Return the possible divisions into hosts, with their energies; all divisions if none is possible."""
 
     def explain(hosts: Hosts) -> Explained:
+        if len(hosts) == len(processes) and (alone := _energies_alone(processes, hosts, read)) is not None:
+            components, total = alone
+            return Explained(hosts, total, components, [None] * len(hosts))
         by_host: list[HostEnergy | None] = []
         totals: list[EnergyRange] = []
-        components: dict[Component, list[EnergyRange]] = {}
+        parts_of_hosts: dict[Component, list[EnergyRange]] = {}
         for positions in hosts:
             own = [processes[position] for position in positions]
             module = module_of(own)
@@ -137,15 +146,16 @@ def _explained(
             else:
                 found = energy_of_host(
                     [reading for position in positions for reading in read(position)],
-                    partial(boards_of_host, own, assume.boards, assume.board),
+                    partial(boards, positions),
                     has_module=module is not None,
                 )
                 by_host.append(found)
                 parts, total = found.components, found.total
             totals.append(total)
             for component, part in parts.items():
-                components.setdefault(component, []).append(part)
-        return Explained(hosts, added(totals), {name: added(parts) for name, parts in components.items()}, by_host)
+                parts_of_hosts.setdefault(component, []).append(part)
+        components = {name: added(parts) for name, parts in parts_of_hosts.items()}
+        return Explained(hosts, added(totals), components, by_host)
 
     if division.is_known:
         return [explain(division.coarsest)]
@@ -163,13 +173,19 @@ def _explained(
     return possible or explained
 
 
+def _energies_alone(
+    processes: Sequence[Process], hosts: Hosts, read: Callable[[int], list[Reading]]
+) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
+    """Return the components and the total if each process is alone on its host; None if readings must be compared."""
+    return None if module_of(processes) is not None else energies_alone([read(position) for (position,) in hosts])
+
+
 def _energies_apart(
     own: Sequence[Process], positions: Sequence[int], read: Callable[[int], list[Reading]]
 ) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
     """Return the components and the total of a host whose readings can't share a joule; None for other hosts."""
     if len(own) == 1:
-        alone = energies_of_process(read(positions[0]))
-        return None if alone is None else (alone, added(alone.values()))
+        return energies_alone([read(positions[0])])
     apart = separate_energies(own)
     if apart is None:
         return None

@@ -14,7 +14,7 @@ from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed, watts
 from llm_energy_measure.verification.host_energy import OVER_COUNT, DoubleCount, Explained, HostEnergy
 from llm_energy_measure.verification.hosts import Division, boot_of
-from llm_energy_measure.verification.power import SENSOR_ERROR, HostBoards, boards_of_host, check_process_power
+from llm_energy_measure.verification.power import SENSOR_ERROR, HostBoards, check_process_power
 from llm_energy_measure.verification.processes import Process, comparable, module_of
 from llm_energy_measure.verification.ranges import EnergyRange, added
 from llm_energy_measure.verification.readings import Reading
@@ -40,6 +40,7 @@ class Case(Struct, frozen=True):
         plain_j: Plain sum, in joules; None if no process knows its energy.
         assume: Facts that the user states.
         read: Returns the readings of the process at a position.
+        boards: Returns the boards that the host of the processes at some positions is stated to have.
     """
 
     processes: Sequence[Process]
@@ -51,6 +52,7 @@ class Case(Struct, frozen=True):
     plain_j: float | None
     assume: Assumptions
     read: Callable[[int], list[Reading]]
+    boards: Callable[[tuple[int, ...]], HostBoards]
 
     def where(self, processes: Iterable[int]) -> str:
         """Return ` on host NAME` if the processes have one known host, else an empty text."""
@@ -159,9 +161,7 @@ def _over_counted(case: Case) -> Finding:
     if not any("gpu" in host.open_scopes for host in case.hosts):
         return passed(code)
     for positions in case.likely.hosts:
-        own = [case.processes[position] for position in positions]
-        boards = boards_of_host(own, case.assume.boards, case.assume.board)
-        if len(own) >= _TWO and boards.total_w is None:
+        if len(positions) >= _TWO and (boards := case.boards(positions)).total_w is None:
             return not_checked(code, boards.why_not)
     unknown = [process.index for process in case.processes if process.gpu_w is not None and process.window_sec is None]
     return not_checked(code, f"no energy window is known of process {listed(unknown)}") if unknown else passed(code)
@@ -188,16 +188,16 @@ def _process_power(case: Case) -> Iterator[Finding]:
         return
     readers: list[tuple[Process, Scope | None, HostBoards | None]] = []
     for positions in case.likely.hosts:
-        own = [case.processes[position] for position in positions]
         boards: HostBoards | None = None
-        for position, process in zip(positions, own, strict=True):
+        for position in positions:
+            process = case.processes[position]
             if not process.energy.gpu_energy_j:
                 continue
             scope = process.gpu_scope
             if scope is None and process.energy.total_energy_j:
                 scope = case.read(position)[0].scope
             if scope in ("host", None) and boards is None:
-                boards = boards_of_host(own, case.assume.boards, case.assume.board)
+                boards = case.boards(positions)
             readers.append((process, scope, boards))
     yield from check_process_power(readers)
 

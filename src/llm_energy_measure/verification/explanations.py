@@ -63,34 +63,41 @@ def energy_of_host(readings: Sequence[Reading], boards: Callable[[], HostBoards]
     return case.found
 
 
-def energies_of_process(readings: Sequence[Reading]) -> dict[Component, EnergyRange] | None:
-    """Return the energies of a process that is alone on its host; None if its readings must be compared.
+def energies_alone(
+    readings: Sequence[Sequence[Reading]],
+) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
+    """Return components and total of processes that are alone on their hosts; None if readings must be compared.
 
     If the hosts are unknown, each process is considered as a host. This shortcut and `separate_energies` give what
     `energy_of_host` gives. Without this shortcut, attribution takes 25 % more time.
+
+    Args:
+        readings: The readings of each process.
     """
-    energies: dict[Component, EnergyRange] = {}
-    for reading in readings:
-        if reading.component in energies or reading.is_whole:
+    totals: list[float] = []
+    components: dict[Component, list[Reading]] = {}
+    for own in readings:
+        if len(own) > 1 and len({reading.component for reading in own}) < len(own):
             return None
-        energies[reading.component] = exactly(reading.energy_j, basis_of([reading], "one_reader"))
-    return energies
+        for reading in own:
+            if reading.is_whole:
+                return None
+            components.setdefault(reading.component, []).append(reading)
+        totals.append(math.fsum([reading.energy_j for reading in own]))
+    parts = {
+        component: exactly(math.fsum([reading.energy_j for reading in own]), basis_of(own, "one_reader"))
+        for component, own in components.items()
+    }
+    return parts, exactly(math.fsum(totals), frozenset().union(*[part.basis for part in parts.values()]))
 
 
 class _Host:
     """Explains one host, and notes in `found` what decides its energy."""
 
     def __init__(self, *, boards: Callable[[], HostBoards], has_module: bool) -> None:
-        self._find_boards = boards
-        self._boards: HostBoards | None = None
+        self.boards = boards
         self.has_module = has_module
         self.found = HostEnergy()
-
-    def boards(self) -> HostBoards:
-        """Return the boards that the host is stated to have; most hosts are explained without them."""
-        if self._boards is None:
-            self._boards = self._find_boards()
-        return self._boards
 
     def at_one_time(self, readings: Sequence[Reading]) -> tuple[EnergyRange, dict[Component, EnergyRange]]:
         """Return the energy of readings whose windows overlap: their total, and its components."""
@@ -341,8 +348,7 @@ class _Host:
     ) -> EnergyRange:
         """Return the range within the power limits of the boards that the host is stated to have."""
         boards = self.boards()
-        seconds = union_sec([reading.window for reading in readings])
-        if boards.total_w is None or not seconds:
+        if boards.total_w is None or not (seconds := union_sec([reading.window for reading in readings])):
             return plausible
         cap_j = boards.total_w * seconds
         found_w = plausible.high_j / seconds

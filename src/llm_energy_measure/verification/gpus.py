@@ -180,9 +180,9 @@ def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
     """Return the boards of a process: the listed ones, or the number of boards that its configuration states."""
     if len(gpus) == 1:
         [gpu] = gpus
-        if _HINTS.isdisjoint(record.effective_config):
-            return gpu.alone
         count, is_least = configured_gpus(record)
+        if count == 1 and is_least:
+            return gpu.alone
         limit_w = None if gpu.limit_w is None else gpu.limit_w * count
         return OwnBoards(None if gpu.sensor is None else str(gpu.sensor), count, limit_w, is_least)
     limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}
@@ -199,7 +199,7 @@ def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
     is then the largest possible one.
     """
     config = record.effective_config
-    if _HINTS.isdisjoint(config):
+    if config.keys().isdisjoint(_HINTS):
         return 1, True
     listed = config.get("gpu_list")
     processes = record.world_size or config.get("num_processes")
@@ -209,7 +209,7 @@ def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
     for part in (config, config.get("vllm"), config.get("sharding_config")):
         if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
             sizes = [part.get(name) for name in _SIZES]
-            of_model = max(of_model, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))
+            of_model = max(of_model, math.prod([size for size in sizes if type(size) is int and 0 < size <= 4096]))
     return max(of_list, of_model), processes == 1 or of_model <= of_list
 
 

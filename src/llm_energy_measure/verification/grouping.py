@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 
 from llm_energy_measure.verification.overlap import are_comparable
 from llm_energy_measure.verification.readings import Component, Reading, Source
+
+_EDGES = attrgetter("window.start", "window.end", "process")
 
 
 def by_time(readings: Sequence[Reading]) -> list[list[Reading]]:
@@ -16,11 +19,12 @@ def by_time(readings: Sequence[Reading]) -> list[list[Reading]]:
         return [list(readings)]
     groups: list[list[Reading]] = []
     until = -math.inf
-    for reading in sorted(readings, key=lambda one: (one.window.start, one.window.end, one.process)):
-        if reading.window.start >= until:
+    for reading in sorted(readings, key=_EDGES):
+        window = reading.window
+        if window.start >= until:
             groups.append([])
         groups[-1].append(reading)
-        until = max(until, reading.window.end)
+        until = max(until, window.end)
     return groups
 
 

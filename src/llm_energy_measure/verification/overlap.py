@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -40,6 +41,7 @@ _SAME_START = 0.05
 _TOLERANCES = (0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.125, 0.16, 0.2, 0.25)
 # Bellman-Ford takes the square of the number of edges: more windows than these get wider bounds at a lower cost.
 _MAX_WINDOWS = 48
+_EDGES = attrgetter("start", "end")
 
 
 class Counted(Struct, frozen=True, gc=False):
@@ -257,13 +259,16 @@ def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> f
     others for a short time adds at least its energy outside that time.
     """
     if not are_comparable([reading.window for reading in readings]):
-        return max(reading.energy_j for reading in readings)
+        return max([reading.energy_j for reading in readings])
     total, until = 0.0, -math.inf
     spans = [(one.window.start, one.window.end, place, one.energy_j) for place, one in enumerate(distinct(readings))]
     for start, end, _, energy_j in sorted(spans):
-        power = energy_j / (end - start)
-        cap_w = max(limit_w, 1.25 * power) if limit_w is not None else CAP_FACTOR * power
-        total += max(0.0, energy_j - cap_w * max(0.0, min(until, end) - start))
+        least_j, common = energy_j, min(until, end) - start
+        if common > 0.0:
+            power = energy_j / (end - start)
+            least_j -= common * (max(limit_w, 1.25 * power) if limit_w is not None else CAP_FACTOR * power)
+        if least_j > 0.0:
+            total += least_j
         until = max(until, end)
     return max(_most_without_overlap(readings), total)
 
@@ -280,8 +285,8 @@ def _most_without_overlap(readings: Sequence[Reading]) -> float:
 
     Source: weighted interval scheduling; Kleinberg and Tardos, Algorithm Design (2005), section 6.1.
     """
-    starts, ends = zip(*[(reading.window.start, reading.window.end) for reading in readings], strict=True)
-    if max(starts) < min(ends):
+    windows = [reading.window for reading in readings]
+    if max([window.start for window in windows]) < min([window.end for window in windows]):
         return max([reading.energy_j for reading in readings])
     by_end = sorted(readings, key=lambda reading: reading.window.end)
     ends = tuple(reading.window.end for reading in by_end)
@@ -296,7 +301,7 @@ def union_sec(windows: Sequence[Window]) -> float | None:
     """Return the length of the union of windows, or the most that it can be, in seconds; None if it is unknown."""
     if are_comparable(windows):
         total, until = 0.0, -math.inf
-        for window in sorted(windows, key=lambda one: (one.start, one.end)):
+        for window in sorted(windows, key=_EDGES):
             total += max(0.0, window.end - max(window.start, until))
             until = max(until, window.end)
         return total
@@ -348,5 +353,5 @@ def are_comparable(windows: Sequence[Window]) -> bool:
 
 def are_separate(windows: Iterable[Window]) -> bool:
     """Return True if no two windows overlap; the windows can be put in order."""
-    ordered = sorted(windows, key=lambda window: (window.start, window.end))
+    ordered = sorted(windows, key=_EDGES)
     return all(one.end <= other.start for one, other in pairwise(ordered))
