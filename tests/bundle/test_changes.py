@@ -63,14 +63,14 @@ def test_each_flipped_byte_of_an_unzipped_file_is_found(small: Path, mask: int) 
     """An archive has a CRC for each entry. The unzipped files have only the manifests."""
     source = bundles.Files(bundles.unpacked(small))
     assert is_whole(source)
-    for name, data in list(source.files.items()):
+    for name, data in list(source.contents.items()):
         missed = []
         for position, byte in enumerate(data):
-            source.files[name] = data[:position] + bytes([byte ^ mask]) + data[position + 1 :]
+            source.contents[name] = data[:position] + bytes([byte ^ mask]) + data[position + 1 :]
             if is_whole(source):
                 missed.append(position)
         assert missed == [], name
-        source.files[name] = data
+        source.contents[name] = data
 
 
 def test_each_removed_file_is_found(whole: Path) -> None:

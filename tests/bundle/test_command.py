@@ -233,6 +233,7 @@ def test_verdicts_belong_to_the_experiments(whole: Path, tmp_path: Path, change:
         ("tagmanifest-sha256.txt", b"0" * 64 + b"  bagit.txt\n", "bag.form"),
         ("tagmanifest-sha256.txt", 2 * (b"0" * 64 + b"  bagit.txt\n"), "name.duplicate"),
         ("tagmanifest-sha256.txt", b"A" * 64 + b"  bagit.txt\n", "bag.form"),
+        ("tagmanifest-sha256.txt", b"0" * 64 + b"  bag-info.txt\n" + b"0" * 64 + b"  bagit.txt\n", "bag.form"),
     ],
 )
 def test_bag_of_another_form_is_refused(whole: Path, tmp_path: Path, name: str, data: bytes | None, code: str) -> None:
@@ -301,6 +302,8 @@ def test_help_and_page_list_each_outcome_with_its_status() -> None:
             f"| {status} | `{word}` | {meaning.replace('--expect', '`--expect`').replace('--table', '`--table`')} |"
             in page
         )
+    for code, (_, meaning) in CODES.items():
+        assert re.search(rf"^ +{re.escape(code)} +{re.escape(meaning)}$", text, re.MULTILINE), code
     statuses = [status for status, _ in OUTCOMES.values() if status]
     assert len(set(statuses)) == len(statuses)
     assert {outcome for outcome, _ in CODES.values()} <= set(OUTCOMES)
@@ -315,9 +318,29 @@ def test_opened_folder_is_a_results_directory(whole: Path, results: Path, tmp_pa
     stored = run("-o", results, "results", "list", "--json").json()
     assert [row["experiment_id"] for row in shown] == ["llama_c0", "llama_c1", "llama_c2"]
     assert [row["total_energy_j"] for row in shown] == [row["total_energy_j"] for row in stored]
-    assert (target / "data" / ".catalogue.sqlite").exists()
     assert verify(target).status == 11
     assert run("bundle", "open", whole, "--to", target).status == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("results", "list", "--all"),
+        ("results", "list", "--refresh"),
+        ("results", "show", "llama_c0"),
+        ("results", "verify", "--all"),
+        ("results", "repeats"),
+        ("results", "export", "--to", "-"),
+    ],
+)
+def test_reading_commands_add_no_file_to_an_opened_bundle(whole: Path, tmp_path: Path, arguments: list[str]) -> None:
+    """Each further file in the payload makes a bag invalid."""
+    target = tmp_path / "opened"
+    run("bundle", "open", whole, "--to", target)
+    before = sorted(target.rglob("*"))
+    done = run("-o", target / "data", *arguments)
+    assert done.status in (0, 1), done.err
+    assert sorted(target.rglob("*")) == before
 
 
 @pytest.mark.parametrize("kind", ["link", "folder link", "pipe", "hard name"])
@@ -342,7 +365,7 @@ def test_unsafe_folder_is_refused(whole: Path, tmp_path: Path, kind: str) -> Non
 
 def test_interrupted_open_leaves_nothing(whole: Path, tmp_path: Path) -> None:
     files = bundles.Files(bundles.unpacked(whole))
-    left = len(files.files) + 10  # the files are read once by the check, then once more
+    left = len(files.contents) + 10  # the files are read once by the check, then once more
 
     class Interrupted(bundles.Files):
         def chunks(self, name: str) -> Iterator[bytes]:
@@ -353,7 +376,7 @@ def test_interrupted_open_leaves_nothing(whole: Path, tmp_path: Path) -> None:
             return super().chunks(name)
 
     with pytest.raises(KeyboardInterrupt):
-        open_bundle(Interrupted(files.files), tmp_path / "opened")
+        open_bundle(Interrupted(files.contents), tmp_path / "opened")
     assert list(tmp_path.iterdir()) == []
 
 

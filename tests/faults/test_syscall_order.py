@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from llm_energy_measure.bundle.access import opened
+from llm_energy_measure.bundle.contents import Selection
+from llm_energy_measure.bundle.creation import create_bundle
+from llm_energy_measure.bundle.opening import open_bundle
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.temporary import target_name
@@ -225,3 +229,25 @@ def test_checker_finds_a_writer_of_the_package_without_sync(tmp_path: Path) -> N
 
 def test_calls_of_other_packages_are_not_recorded(tmp_path: Path) -> None:
     assert recorded(partial((tmp_path / "one").write_bytes, b"torn")) == []
+
+
+def test_open_bundle_syncs_its_files_before_the_folder_appears(
+    repository: FileSystemRepository, tmp_path: Path
+) -> None:
+    repository.save_raw(EXP, factories.raw())
+    path = create_bundle(repository, tmp_path / "a.zip", Selection(found=[EXP])).path
+    target = tmp_path / "opened"
+
+    def extract() -> None:
+        with opened(path) as source:
+            open_bundle(source, target)
+
+    assert describe(recorded(extract), tmp_path)[-7:] == [
+        "syncfs temp",
+        "open temp",
+        "close temp",
+        "rename temp opened",
+        "open .",
+        "fsync .",
+        "close .",
+    ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.bundle import manifests, names
-from llm_energy_measure.bundle.names import order_key
+from llm_energy_measure.bundle.names import folder_of, order_key
+from llm_energy_measure.bundle.sources import StoredFile
 from llm_energy_measure.bundle.zip_writer import ZipWriter
 
 if TYPE_CHECKING:
@@ -18,18 +20,21 @@ if TYPE_CHECKING:
 class Files:
     """A source of files in a dictionary."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self.contents = contents
 
     @property
-    def names(self) -> list[str]:
-        return sorted(self.files, key=order_key)
+    def others(self) -> dict[str, StoredFile]:
+        return {name: self._stored(name) for name in self.contents if folder_of(name) is None}
 
-    def size(self, name: str) -> int:
-        return len(self.files[name])
+    def files(self) -> Iterator[StoredFile]:
+        return map(self._stored, sorted(self.contents, key=order_key))
+
+    def _stored(self, name: str) -> StoredFile:
+        return StoredFile(name, len(self.contents[name]), partial(self.chunks, name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        yield self.files[name]
+        yield self.contents[name]
 
 
 def unpacked(path: Path) -> dict[str, bytes]:

@@ -374,20 +374,40 @@ def group_observations(observations: Iterable[Observation]) -> list[ObservationG
             numbers[shared] = known.setdefault(tuple(one.configuration.items()), len(known))
         groups.setdefault((numbers[shared], *one.identity.items()), []).append(one)
     members = list(groups.values())
-    facts = [_facts(group[0]) for group in members]
-    keys = _differing(facts)
+    facts = [facts_of(group[0]) for group in members]
+    differing = DifferingKeys()
+    for values in facts:
+        differing.add(values)
+    keys = differing.keys()
     found = [_group(group, {key: one.get(key) for key in keys}) for group, one in zip(members, facts, strict=True)]
     return sorted(found, key=lambda group: [_sort_key(value) for value in group.differs.values()])
 
 
-def _facts(one: Observation) -> dict[str, Value | None]:
+def facts_of(one: Observation) -> dict[str, Value | None]:
+    """Return the identity and the configuration of an observation; configuration keys have the prefix `config.`."""
     return {**one.identity, **{PREFIX + key: value for key, value in one.configuration.items()}}
 
 
-def _differing(facts: Sequence[dict[str, Value | None]]) -> list[str]:
-    """Return the keys whose values differ, in the order of their first occurrence."""
-    names = dict.fromkeys(name for one in facts for name in one)
-    return [name for name in names if len({one.get(name) for one in facts}) > 1]
+class DifferingKeys:
+    """The keys whose values differ between the facts of several observations. An absent key has the value None."""
+
+    def __init__(self) -> None:
+        """Start without observations."""
+        self._first: dict[str, Value | None] = {}
+        self._differing: set[str] = set()
+        self._is_first = True
+
+    def add(self, facts: dict[str, Value | None]) -> None:
+        """Add the facts of an observation."""
+        for name, value in facts.items():
+            if self._first.setdefault(name, value if self._is_first else None) != value:
+                self._differing.add(name)
+        self._differing.update(name for name, value in self._first.items() if value is not None and name not in facts)
+        self._is_first = False
+
+    def keys(self) -> list[str]:
+        """Return the keys, in the order of their first occurrence."""
+        return [name for name in self._first if name in self._differing]
 
 
 def _group(members: Sequence[Observation], differs: dict[str, Value | None]) -> ObservationGroup:
@@ -397,9 +417,14 @@ def _group(members: Sequence[Observation], differs: dict[str, Value | None]) -> 
         first = used.setdefault(one.content, one)
         if first is not one:
             left_out[one.experiment_id] = f"copy: the same measurement as {first.experiment_id}"
-    words = [f"{key.removeprefix(PREFIX)}={value}" for key, value in differs.items() if value is not None]
-    name = ", ".join(words) or members[0].identity.get("model") or members[0].experiment_id
+    name = group_name(members[0], differs)
     return ObservationGroup(name=name, differs=differs, observations=list(used.values()), left_out=left_out)
+
+
+def group_name(first: Observation, differs: dict[str, Value | None]) -> str:
+    """Return the name of a group, from its first observation and the values that differ from other groups."""
+    words = [f"{key.removeprefix(PREFIX)}={value}" for key, value in differs.items() if value is not None]
+    return ", ".join(words) or first.identity.get("model") or first.experiment_id
 
 
 def _order(one: Observation) -> tuple[float, str]:

@@ -21,7 +21,8 @@ def opened(path: str | Path) -> Iterator[Source]:
         StorageError: The path cannot be read.
     """
     if Path(path).is_dir():
-        yield FolderSource(path)
+        with FolderSource(path) as folder:
+            yield folder
         return
     with ZipSource(path) as source:
         yield source

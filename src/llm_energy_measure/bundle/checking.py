@@ -6,22 +6,27 @@ Nothing is extracted. The verdicts are computed again from one experiment's file
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
 from llm_energy_measure.bundle import contents, manifests, names, signature, sources, table, verdicts
 from llm_energy_measure.bundle.contents import Selection
-from llm_energy_measure.bundle.outcomes import Outcome, Problem, outcome_of, problem_of, refuse
+from llm_energy_measure.bundle.outcomes import MISSING_BAG_FILE, Outcome, Problem, outcome_of, problem_of, refuse
 from llm_energy_measure.bundle.signature import SignatureCheck
 from llm_energy_measure.bundle.snapshot import Snapshot
-from llm_energy_measure.bundle.sources import Source
+from llm_energy_measure.bundle.sources import Source, StoredFile
 from llm_energy_measure.bundle.table import PublishedTable
 from llm_energy_measure.exceptions import BundleError, LLMEnergyMeasureError
 
 _SMALL_BYTES = 1 << 16
+# Each file that differs is named, but a manifest of many gigabytes would fill the memory.
+_MAX_PROBLEMS = 100_000
 
 
 class BundleCheck(Struct, kw_only=True):
@@ -57,13 +62,29 @@ class Wholeness(Struct, kw_only=True):
 
     Attributes:
         digest: SHA-256 of `tagmanifest-sha256.txt`, in lower-case hexadecimal.
-        listed: SHA-256 of each listed file, as 32 bytes, by name.
+        files: Number of files of the payload that the manifest lists.
+        experiments: Number of experiments.
         problems: The files that are changed, missing or not listed.
     """
 
     digest: str
-    listed: dict[str, bytes]
-    problems: list[Problem]
+    files: int = 0
+    experiments: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Member(NamedTuple):
+    """A file that a bundle has, or that one of its manifests lists.
+
+    Attributes:
+        name: Its name.
+        file: The file. None if it is missing.
+        digest: Its SHA-256 in the manifest. None if no manifest lists it.
+    """
+
+    name: str
+    file: StoredFile | None
+    digest: bytes | None
 
 
 def verify_bundle(
@@ -89,14 +110,14 @@ def verify_bundle(
     found = BundleCheck(outcome="unsigned")
     try:
         whole = check_whole(source)
-        found.digest, found.problems = whole.digest, whole.problems
-        found.files = sum(name.startswith(f"{names.PAYLOAD}/") for name in whole.listed)
+        found.digest, found.problems, found.files = whole.digest, whole.problems, whole.files
         if expect is not None and whole.digest != expect.removeprefix(manifests.DIGEST_PREFIX).lower():
             found.problems.append(Problem("digest.differs", None, f"the digest is {whole.digest}, not {expect}"))
         found.signature = _check_signature(source, allowed_signers)
         if found.signature is not None and not found.signature.is_valid:
             found.problems.append(Problem("signature.invalid", names.SIGNATURE, "no key signed these bytes"))
         if not whole.problems:
+            found.experiments = whole.experiments
             _check_experiments(source, found, published, with_progress)
     except BundleError as error:
         found.problems.append(problem_of(error))
@@ -119,35 +140,66 @@ def check_whole(source: Source) -> Wholeness:
     Raises:
         BundleError: A file that makes a folder a bundle is missing or has another form.
     """
-    present = set(source.names)
-    _require_bag(present)
-    listed = manifests.read_manifest(source, names.TAG_MANIFEST)
+    others = source.others
+    _require_bag(others)
+    listed = dict(manifests.read_manifest(others[names.TAG_MANIFEST]))
     if set(listed) != set(names.TAG_FILES):
         expected = ", ".join(names.TAG_FILES)
         raise refuse("bag.form", names.TAG_MANIFEST, f"it has to list exactly these files: {expected}")
-    digest = hashlib.sha256(sources.read(source, names.TAG_MANIFEST)).hexdigest()
-    problems = list(_compare(source, present, listed))
-    if not problems:
-        payload = manifests.read_manifest(source, names.MANIFEST)
-        outside = next((name for name in payload if not name.startswith(f"{names.PAYLOAD}/")), None)
-        if outside is not None:
-            raise refuse("bag.form", names.MANIFEST, f"it lists {outside}, which is not in {names.PAYLOAD}/")
-        problems += _compare(source, present, payload)
-        listed |= payload
-        unlisted = present - listed.keys() - {names.TAG_MANIFEST, names.SIGNATURE}
-        problems += [
-            Problem("file.unlisted", name, "no manifest lists this file")
-            for name in sorted(unlisted, key=names.order_key)
-        ]
-        if not problems:
-            problems += _check_payload(source, payload)
-    if names.SIGNATURE in present:
-        sources.read(source, names.SIGNATURE, _SMALL_BYTES)  # an archive has its CRC
-    return Wholeness(digest=digest, listed=listed, problems=problems)
+    whole = Wholeness(digest=hashlib.sha256(sources.read(others[names.TAG_MANIFEST])).hexdigest())
+    whole.problems += _problems_of(Member(name, others.get(name), digest) for name, digest in listed.items())
+    if not whole.problems:
+        payload_bytes = 0
+        folder = None
+        for member in payload_of(source):
+            if member.digest is not None:
+                whole.files += 1
+                payload_bytes += 0 if member.file is None else member.file.size
+            if (found := names.folder_of(member.name)) not in (None, folder):
+                folder = found
+                whole.experiments += 1
+            whole.problems += _problems_of([member])
+            if len(whole.problems) > _MAX_PROBLEMS:
+                raise refuse("bag.form", names.MANIFEST, f"more than {_MAX_PROBLEMS:,} files differ from it")
+        if not whole.problems:
+            _check_statements(source, payload_bytes, whole.files)
+    if names.SIGNATURE in others:
+        sources.read(others[names.SIGNATURE], _SMALL_BYTES)  # an archive has its CRC
+    return whole
 
 
-def _require_bag(present: set[str]) -> None:
-    for name in present:
+def payload_of(source: Source) -> Iterator[Member]:
+    """Yield the members of a bundle without those that `tagmanifest-sha256.txt` lists, in the canonical order.
+
+    The files and the lines of the manifest are read at the same time, because both are in this order.
+
+    Raises:
+        BundleError: The manifest has another form.
+    """
+    bag = {*names.TAG_FILES, names.TAG_MANIFEST, names.SIGNATURE}
+    present = ((names.order_key(file.name), file) for file in source.files() if file.name not in bag)
+    listed = ((names.order_key(name), digest) for name, digest in _listed(source))
+    merged: Iterator[tuple[tuple[int, str, str], StoredFile | bytes]]
+    merged = heapq.merge(present, listed, key=itemgetter(0))
+    for (_, _, name), pair in groupby(merged, key=itemgetter(0)):
+        file = digest = None
+        for _, one in pair:
+            if isinstance(one, bytes):
+                digest = one
+            else:
+                file = one
+        yield Member(name, file, digest)
+
+
+def _listed(source: Source) -> Iterator[tuple[str, bytes]]:
+    for name, digest in manifests.read_manifest(source.others[names.MANIFEST]):
+        if not name.startswith(f"{names.PAYLOAD}/"):
+            raise refuse("bag.form", names.MANIFEST, f"it lists {name}, which is not in {names.PAYLOAD}/")
+        yield name, digest
+
+
+def _require_bag(others: Mapping[str, StoredFile]) -> None:
+    for name in others:
         if (
             "/" not in name
             and "manifest-" in name
@@ -155,54 +207,54 @@ def _require_bag(present: set[str]) -> None:
         ):
             raise refuse("manifest.algorithm", name, "the manifests of a bundle use SHA-256")
     for name in (names.BAGIT, names.TAG_MANIFEST):
-        if name not in present:
-            raise refuse("bag.missing", name, "every bundle has this file, and it is missing")
+        if name not in others:
+            raise refuse("bag.missing", name, MISSING_BAG_FILE)
 
 
-def _compare(source: Source, present: set[str], listed: dict[str, bytes]) -> Iterator[Problem]:
-    """Yield a problem for each listed file that is missing or changed."""
-    for name, digest in listed.items():
-        if name not in present:
+def _problems_of(members: Iterable[Member]) -> Iterator[Problem]:
+    """Yield a problem for each file that is missing, not listed or changed."""
+    for name, file, digest in members:
+        if file is None:
             yield Problem("file.missing", name, "the file is missing")
-            continue
-        try:
-            if manifests.digest_of(source, name) != digest:
-                yield Problem("file.changed", name, "its content differs from its digest in the manifest")
-        except BundleError as error:
-            if error.code != "file.changed":
-                raise
-            yield problem_of(error)
+        elif digest is None:
+            yield Problem("file.unlisted", name, "no manifest lists this file")
+        else:
+            try:
+                if manifests.digest_of(file) != digest:
+                    yield Problem("file.changed", name, "its content differs from its digest in the manifest")
+            except BundleError as error:
+                if error.code != "file.changed":
+                    raise
+                yield problem_of(error)
 
 
-def _check_payload(source: Source, payload: dict[str, bytes]) -> Iterator[Problem]:
+def _check_statements(source: Source, payload_bytes: int, payload_files: int) -> None:
     """Check what the files of the bag state. The digests of these files are right."""
-    if sources.read(source, names.BAGIT, _SMALL_BYTES) != manifests.BAGIT_TEXT:
+    others = source.others
+    if sources.read(others[names.BAGIT], _SMALL_BYTES) != manifests.BAGIT_TEXT:
         raise refuse("bag.form", names.BAGIT, "it does not declare BagIt 1.0 in UTF-8")
-    stated = manifests.payload_of(sources.read(source, names.BAG_INFO, _SMALL_BYTES))
-    found = (sum(source.size(name) for name in payload), len(payload))
-    if stated != found:
-        raise refuse("bag.form", names.BAG_INFO, f"Payload-Oxum has to be {found[0]}.{found[1]}")
+    stated = manifests.stated_payload(sources.read(others[names.BAG_INFO], _SMALL_BYTES))
+    if stated != (payload_bytes, payload_files):
+        raise refuse("bag.form", names.BAG_INFO, f"Payload-Oxum has to be {payload_bytes}.{payload_files}")
     for name in (names.SELECTION, names.VERDICTS, names.CRATE):
-        if name not in payload:
-            raise refuse("bag.missing", name, "every bundle has this file, and it is missing")
-    return iter(())
+        if name not in others:
+            raise refuse("bag.missing", name, MISSING_BAG_FILE)
 
 
 def _check_signature(source: Source, allowed_signers: str | Path | None) -> SignatureCheck | None:
-    if names.SIGNATURE not in source.names:
+    if names.SIGNATURE not in source.others:
         return None
-    signed = sources.read(source, names.TAG_MANIFEST)
-    return signature.check(signed, sources.read(source, names.SIGNATURE, _SMALL_BYTES), allowed_signers)
+    signed = sources.read(source.others[names.TAG_MANIFEST])
+    stored = sources.read(source.others[names.SIGNATURE], _SMALL_BYTES)
+    return signature.check(signed, stored, allowed_signers)
 
 
 def snapshots(source: Source) -> Iterator[Snapshot]:
     """Yield the files of each experiment of a bundle, in the canonical order."""
-    for folder, files in groupby(source.names, names.folder_of):
+    for folder, files in groupby(source.files(), lambda file: names.folder_of(file.name)):
         if folder is not None:
             prefix = f"{names.PAYLOAD}/"
-            yield Snapshot(
-                folder=folder, files={name.removeprefix(prefix): sources.read(source, name) for name in files}
-            )
+            yield Snapshot(folder=folder, files={file.name.removeprefix(prefix): sources.read(file) for file in files})
 
 
 def _check_experiments(
@@ -212,10 +264,8 @@ def _check_experiments(
     with_progress: Callable[[Iterator[str], int], Iterator[str]],
 ) -> None:
     """Compute the verdict on each experiment again, and compare verdicts and published numbers."""
-    found.selection = contents.decode_selection(sources.read(source, names.SELECTION))
-    folders = {folder for name in source.names if (folder := names.folder_of(name)) is not None}
-    found.experiments = len(folders)
-    lines = sources.lines(source, names.VERDICTS)
+    found.selection = contents.decode_selection(sources.read(source.others[names.SELECTION]))
+    lines = sources.lines(source.others[names.VERDICTS])
     comparison = None if published is None else table.Comparison(published)
 
     def compared() -> Iterator[str]:
@@ -231,7 +281,7 @@ def _check_experiments(
                 comparison.compare(snapshot)
             yield snapshot.folder
 
-    for _ in with_progress(compared(), len(folders)):
+    for _ in with_progress(compared(), found.experiments):
         pass
     if outcome_of(found.problems) is None and next(lines, None) is not None:
         found.problems.append(Problem("verdict.missing", None, "a stored verdict belongs to no experiment"))

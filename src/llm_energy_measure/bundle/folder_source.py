@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from llm_energy_measure.bundle.names import PAYLOAD, check_names, order_key
-from llm_energy_measure.bundle.outcomes import refuse
+from llm_energy_measure.bundle.name_table import NameTable, scratch_database
+from llm_energy_measure.bundle.names import BAGIT, check_name, folder_of, order_key
+from llm_energy_measure.bundle.outcomes import MISSING_BAG_FILE, refuse
+from llm_energy_measure.bundle.sources import StoredFile, add_other
 from llm_energy_measure.bundle.zip_writer import CHUNK_BYTES
 from llm_energy_measure.exceptions import StorageError, UnsafePathError
 from llm_energy_measure.storage.contained import ContainedFolder, noun_of
-
-# The catalogue of `results list` is derived from the results, and can be deleted at any time.
-_CATALOGUE = f"{PAYLOAD}/.catalogue.sqlite"
 
 # Folders of a bundle have three levels. A received folder can have any depth.
 _MAX_DEPTH = 16
 
 
 class FolderSource:
-    """The files of a folder that holds a bundle.
+    """The files of a folder that holds a bundle. Use it as a context manager.
 
     Args:
         path: The folder.
@@ -32,23 +35,39 @@ class FolderSource:
 
     def __init__(self, path: str | Path) -> None:
         """List the folder; no file is read."""
+        self.others: dict[str, StoredFile] = {}
         self._path = os.fspath(path)
-        self._sizes: dict[str, int] = {}
+        if not os.path.lexists(Path(path, BAGIT)):  # the folder can be a large one without a bundle
+            raise refuse("bag.missing", BAGIT, MISSING_BAG_FILE)
+        self._stack = ExitStack()
         try:
-            self._scan("", 0)
+            self._database = self._stack.enter_context(scratch_database())
+            self._scan()
+            self._check_names()
         except OSError as error:
+            self._stack.close()
             if isinstance(error, StorageError):
                 raise
             doing = f"cannot read the bundle {path}"
             raise StorageError(doing, error.strerror or str(error), "check the permissions") from error
-        self.names = sorted(self._sizes, key=order_key)
-        check_names(self.names)
+        except BaseException:
+            self._stack.close()
+            raise
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        return self._sizes[name]
+    def __enter__(self) -> Self:
+        return self
 
-    def chunks(self, name: str) -> Iterator[bytes]:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all files in the canonical order."""
+        for name, size in self._database.execute("SELECT name, size FROM files ORDER BY place, folder, name"):
+            yield StoredFile(name, size, partial(self._chunks, name))
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
         """Yield the content of a file in parts."""
         *folders, file_name = name.split("/")
         folder = ContainedFolder(self._path)
@@ -67,18 +86,31 @@ class FolderSource:
         finally:
             folder.close()
 
-    def _scan(self, prefix: str, depth: int) -> None:
+    def _scan(self) -> None:
+        self._database.execute("CREATE TABLE files (place INTEGER, folder TEXT, name TEXT, size INTEGER)")
+        self._database.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", self._rows("", 0))
+        self._database.execute("CREATE INDEX canonical ON files (place, folder, name, size)")
+
+    def _rows(self, prefix: str, depth: int) -> Iterator[tuple[int, str, str, int]]:
+        """Yield the order key and the size of each file."""
         if depth > _MAX_DEPTH:
             raise refuse("bag.form", prefix, f"the folder has more than {_MAX_DEPTH} levels")
         with os.scandir(Path(self._path, prefix)) as entries:
             for entry in entries:
                 name = f"{prefix}/{entry.name}" if prefix else entry.name
-                if name.startswith(_CATALOGUE):
-                    continue
                 if entry.is_dir(follow_symlinks=False):
-                    self._scan(name, depth + 1)
+                    yield from self._rows(name, depth + 1)
                     continue
                 status = entry.stat(follow_symlinks=False)
                 if not entry.is_file(follow_symlinks=False):
                     raise refuse("folder.link", name, f"it is {noun_of(status.st_mode)}")
-                self._sizes[name] = status.st_size
+                check_name(name)
+                yield *order_key(name), status.st_size
+
+    def _check_names(self) -> None:
+        with scratch_database() as database:
+            table = NameTable(database)
+            for file in self.files():
+                table.add(file.name)
+                if folder_of(file.name) is None:
+                    add_other(self.others, file)

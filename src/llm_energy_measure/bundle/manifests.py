@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 
 from llm_energy_measure.bundle import sources
-from llm_energy_measure.bundle.names import check_names
+from llm_energy_measure.bundle.names import check_name, order_key
 from llm_energy_measure.bundle.outcomes import refuse
-from llm_energy_measure.bundle.sources import Source
+from llm_energy_measure.bundle.sources import StoredFile
 
 BAGIT_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 """Content of `bagit.txt`."""
@@ -20,8 +21,6 @@ DIGEST_PREFIX = "sha256:"
 """Start of the digest of a bundle."""
 
 _MAX_LINE_BYTES = 1 << 12
-# Each missing file is named, but a manifest of many gigabytes would fill the memory.
-_MORE_LINES = 100_000
 
 _LINE = re.compile(rb"([0-9a-f]{64})  ([!-~]+)")
 _OXUM = re.compile(rb"Payload-Oxum: ([0-9]{1,20})\.([0-9]{1,20})")
@@ -32,33 +31,32 @@ def line_of(digest: str, name: str) -> bytes:
     return f"{digest}  {name}\n".encode("ascii")
 
 
-def read_manifest(source: Source, manifest: str) -> dict[str, bytes]:
-    """Return the digest of each file that a manifest lists, in its order, as 32 bytes.
+def read_manifest(manifest: StoredFile) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the SHA-256 (32 bytes) of each file that a manifest lists, in the canonical order of names.
 
     Raises:
-        BundleError: A line has another form, or a name is unsafe or occurs twice.
+        BundleError: A line has another form, a name is unsafe, or the names are not in the canonical order.
     """
-    listed: dict[str, bytes] = {}
-    count = 0
-    limit = 2 * len(source.names) + _MORE_LINES
-    for line in sources.lines(source, manifest, _MAX_LINE_BYTES):
-        count += 1
-        if count > limit:
-            raise refuse("bag.form", manifest, f"it lists more than {limit:,} files, but the bundle has fewer")
+    before: tuple[int, str, str] | None = None
+    for number, line in enumerate(sources.lines(manifest, _MAX_LINE_BYTES), 1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise refuse("bag.form", manifest, f"line {count} is not '<SHA-256>  <name>'")
-        listed[match[2].decode("ascii")] = bytes.fromhex(match[1].decode("ascii"))
-    check_names(listed)
-    if len(listed) != count:
-        raise refuse("name.duplicate", manifest, "it lists one file twice")
-    return listed
+            raise refuse("bag.form", manifest.name, f"line {number} is not '<SHA-256>  <name>'")
+        name = match[2].decode("ascii")
+        check_name(name)
+        key = order_key(name)
+        if key == before:
+            raise refuse("name.duplicate", manifest.name, f"it lists {name} twice")
+        if before is not None and key < before:
+            raise refuse("bag.form", manifest.name, f"line {number} is not in the canonical order: {name}")
+        before = key
+        yield name, bytes.fromhex(match[1].decode("ascii"))
 
 
-def digest_of(source: Source, name: str) -> bytes:
+def digest_of(file: StoredFile) -> bytes:
     """Return the SHA-256 of a file. Raises `BundleError` if it cannot be read."""
     digest = hashlib.sha256()
-    for part in source.chunks(name):
+    for part in file.chunks():
         digest.update(part)
     return digest.digest()
 
@@ -73,7 +71,7 @@ def bag_info(*, software: str, date: str, payload_bytes: int, payload_files: int
     return "".join(f"{line}\n" for line in lines).encode("ascii")
 
 
-def payload_of(info: bytes) -> tuple[int, int] | None:
+def stated_payload(info: bytes) -> tuple[int, int] | None:
     """Return the number of bytes and of files that `bag-info.txt` states. None if it does not state them."""
     match = _OXUM.search(info)
     return (int(match[1]), int(match[2])) if match else None

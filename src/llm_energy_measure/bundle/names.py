@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from llm_energy_measure.bundle.outcomes import refuse
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
@@ -75,29 +74,3 @@ def check_name(name: str) -> None:
             raise refuse("name.windows", name, f"Windows cannot open {part!r}")
     if "\\" in name or not all(_SAFE.fullmatch(part) for part in parts):
         raise refuse("name.character", name, "the name has a character outside A-Za-z0-9._~-")
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Refuse unsafe names, duplicates, and names that collide on a file system that ignores case.
-
-    Raises:
-        BundleError: A name is unsafe, or two names collide.
-    """
-    is_file: dict[str, bool] = {}
-    spelling: dict[str, str] = {}  # names with upper case, by their name in lower case
-    for name in names:
-        check_name(name)
-        if is_file.get(name):
-            raise refuse("name.duplicate", name, "two entries have this name")
-        path = name
-        while path and path not in is_file:
-            lower = path.lower()
-            other = spelling.get(lower, lower if lower != path and lower in is_file else path)
-            if other != path:
-                raise refuse("name.case", name, f"{other!r} differs from it only in upper and lower case")
-            if lower != path:
-                spelling[lower] = path
-            is_file[path] = path == name
-            path = path.rpartition("/")[0]
-        if path and is_file[path] != (path == name):
-            raise refuse("name.folder", path, "a file and a folder have this name")

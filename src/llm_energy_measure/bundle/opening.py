@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from itertools import chain
 from pathlib import Path
 
 from msgspec import Struct
 
-from llm_energy_measure.bundle import names
-from llm_energy_measure.bundle.checking import check_whole
+from llm_energy_measure.bundle import manifests, names
+from llm_energy_measure.bundle.checking import Member, check_whole, payload_of
 from llm_energy_measure.bundle.outcomes import Problem, refuse
-from llm_energy_measure.bundle.sources import Source
+from llm_energy_measure.bundle.sources import Source, StoredFile
 from llm_energy_measure.exceptions import BundleError, ExportError, ResultExistsError
+from llm_energy_measure.storage.atomic import publish_folder
 from llm_energy_measure.storage.contained import remove_tree
 from llm_energy_measure.storage.temporary import temporary_path
 
@@ -34,7 +36,7 @@ class OpenedBundle(Struct, frozen=True, kw_only=True):
 
 
 def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
-    """Extract a bundle into a new folder, and return it. The folder appears only if all files are whole.
+    """Extract a bundle into a new folder, and return it. The folder appears only if all files are whole and durable.
 
     Args:
         source: The files of the bundle.
@@ -55,9 +57,8 @@ def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
     temp = temporary_path(os.fspath(target))
     try:
         try:
-            for name in source.names:
-                _extract(source, name, whole.listed.get(name), Path(temp, name))
-            Path(temp).rename(target)
+            files = _extract_all(source, Path(temp))
+            publish_folder(temp, os.fspath(target))
         except BaseException:
             if Path(temp).is_dir():
                 remove_tree(temp)
@@ -67,7 +68,7 @@ def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
             raise
         advice = "choose a folder that exists and has free space"
         raise ExportError(f"cannot open the bundle in {target}", error.strerror or str(error), advice) from error
-    return OpenedBundle(folder=target, results_dir=target / names.PAYLOAD, files=len(source.names), digest=whole.digest)
+    return OpenedBundle(folder=target, results_dir=target / names.PAYLOAD, files=files, digest=whole.digest)
 
 
 def _refused(problems: list[Problem]) -> BundleError:
@@ -76,13 +77,30 @@ def _refused(problems: list[Problem]) -> BundleError:
     return refuse(first.code, first.name, first.message + more, "'llm-energy-measure bundle verify' lists all reasons")
 
 
-def _extract(source: Source, name: str, listed: bytes | None, path: Path) -> None:
-    """Write one file, and check its digest again: the archive can change while it is read."""
+def _extract_all(source: Source, folder: Path) -> int:
+    """Write all files, and return their number. The digests are checked again: the source can change in between."""
+    tag_files = dict(manifests.read_manifest(source.others[names.TAG_MANIFEST]))
+    bag = (
+        Member(name, source.others.get(name), tag_files.get(name))
+        for name in (*names.TAG_FILES, names.TAG_MANIFEST, names.SIGNATURE)
+    )
+    number = 0
+    for name, file, listed in chain(payload_of(source), bag):
+        if file is None and name == names.SIGNATURE:
+            continue
+        digest = None if file is None else _extract(file, folder / name)
+        if digest is None or (listed is not None and digest != listed):
+            raise refuse("file.changed", name, "it changed while it was read")
+        number += 1
+    return number
+
+
+def _extract(file: StoredFile, path: Path) -> bytes:
+    """Write one file, and return its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with path.open("xb") as file:
-        for part in source.chunks(name):
+    with path.open("xb") as target:
+        for part in file.chunks():
             digest.update(part)
-            file.write(part)
-    if listed is not None and digest.digest() != listed:
-        raise refuse("file.changed", name, "it changed while it was read")
+            target.write(part)
+    return digest.digest()

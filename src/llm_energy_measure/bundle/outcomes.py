@@ -50,7 +50,7 @@ CODES: dict[str, tuple[Outcome, str]] = {
     "zip.size": ("refused", "the archive has more entries than the reader accepts"),
     "zip.compressed": ("refused", "an entry is compressed or encrypted; entries of a bundle are neither"),
     "zip.overlap": ("refused", "two entries use the same bytes"),
-    "zip.gap": ("refused", "the archive has bytes between, before or after its entries"),
+    "zip.gap": ("refused", "an entry does not start where the one before it ends, or bytes belong to no entry"),
     "zip.form": ("refused", "a field of the archive differs from its canonical value"),
     "zip.order": ("refused", "the entries are not in the canonical order"),
     "zip.link": ("refused", "an entry is a link or another special file"),
@@ -76,6 +76,10 @@ CODES: dict[str, tuple[Outcome, str]] = {
     "table.unknown": ("table-differs", "the table has an experiment that the bundle does not have"),
 }
 """Outcome and meaning of each reason code."""
+
+
+MISSING_BAG_FILE = "every bundle has this file, and it is missing"
+"""Reason of `bag.missing`."""
 
 
 class Problem(Struct, frozen=True):

@@ -2,55 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from llm_energy_measure.bundle.outcomes import refuse
 
 MAX_READ_BYTES = 1 << 30
 """Largest file that is read as a whole."""
 
+# A bundle has about 12. A received one can have any number, and they are kept in memory.
+_MAX_OTHERS = 1_000
+
+
+class StoredFile(NamedTuple):
+    """A file of a bundle.
+
+    Attributes:
+        name: Its name, with `/` between the parts.
+        size: Its size in bytes.
+        chunks: Function that yields the content in parts. It raises `BundleError` if the content cannot be read, or
+            if its CRC is wrong.
+    """
+
+    name: str
+    size: int
+    chunks: Callable[[], Iterator[bytes]]
+
 
 class Source(Protocol):
-    """The files of a bundle. Names are safe, and in the canonical order."""
+    """The files of a bundle. Names are safe and differ."""
 
     @property
-    def names(self) -> list[str]:
-        """Names of all files."""
+    def others(self) -> Mapping[str, StoredFile]:
+        """The files that belong to no experiment, by name."""
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield the content of a file in parts.
-
-        Raises:
-            BundleError: The content cannot be read, or its CRC is wrong.
-        """
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all files in the canonical order."""
 
 
-def read(source: Source, name: str, limit: int = MAX_READ_BYTES) -> bytes:
+def add_other(others: dict[str, StoredFile], file: StoredFile) -> None:
+    """Add a file that belongs to no experiment.
+
+    Raises:
+        BundleError: A bundle does not have so many of them.
+    """
+    others[file.name] = file
+    if len(others) > _MAX_OTHERS:
+        raise refuse("bag.form", file.name, f"more than {_MAX_OTHERS:,} files belong to no experiment")
+
+
+def read(file: StoredFile, limit: int = MAX_READ_BYTES) -> bytes:
     """Return the content of a file.
 
     Raises:
         BundleError: It has more than `limit` bytes, or cannot be read.
     """
-    if source.size(name) > limit:
-        raise refuse("bag.form", name, f"it has {source.size(name):,} bytes; the limit is {limit:,}")
-    return b"".join(source.chunks(name))
+    if file.size > limit:
+        raise refuse("bag.form", file.name, f"it has {file.size:,} bytes; the limit is {limit:,}")
+    return b"".join(file.chunks())
 
 
-def lines(source: Source, name: str, limit: int = 1 << 26) -> Iterator[bytes]:
+def lines(file: StoredFile, limit: int = 1 << 26) -> Iterator[bytes]:
     r"""Yield the lines of a file without their ends. Each line ends with `\n` and has at most `limit` bytes.
 
     Raises:
         BundleError: A line is longer, or the last line does not end.
     """
     rest = b""
-    for part in source.chunks(name):
+    for part in file.chunks():
         *whole, rest = (rest + part).split(b"\n")
         yield from whole
         if len(rest) > limit:
-            raise refuse("bag.form", name, f"a line has more than {limit:,} bytes")
+            raise refuse("bag.form", file.name, f"a line has more than {limit:,} bytes")
     if rest:
-        raise refuse("bag.form", name, "the last line does not end")
+        raise refuse("bag.form", file.name, "the last line does not end")

@@ -2,23 +2,26 @@
 
 The reader takes only names, sizes and CRCs from the archive, and re-derives all other bytes: an archive is accepted
 only if it is equal to what `ZipWriter` writes. This excludes links, compressed and encrypted entries, overlapping
-entries, and hidden bytes between, before and after the entries.
+entries, and hidden bytes between, before and after the entries. The central directory is read again for each iteration,
+so that memory does not grow with the number of entries.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-from llm_energy_measure.bundle.names import check_names, order_key
+from llm_energy_measure.bundle.name_table import NameTable, scratch_database
+from llm_energy_measure.bundle.names import folder_of, order_key
 from llm_energy_measure.bundle.outcomes import refuse
+from llm_energy_measure.bundle.sources import StoredFile, add_other
 from llm_energy_measure.bundle.zip_records import (
     CENTRAL,
     CENTRAL_SIGNATURE,
@@ -35,13 +38,15 @@ from llm_energy_measure.bundle.zip_records import (
     local_header,
 )
 from llm_energy_measure.bundle.zip_writer import CHUNK_BYTES
-from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
+from llm_energy_measure.exceptions import BundleError, ResultNotFoundError, StorageError
 
 _ENCRYPTED = 1
 
-# An entry needs about 500 bytes of memory. A bundle of 1,000,000 experiments of two processes has 4,000,000 entries.
+# A bundle of 1,000,000 experiments of two processes has 4,000,000 entries.
 _MAX_ENTRIES = 5_000_000
 _MAX_DIRECTORY_BYTES = 1 << 30
+_MAX_RECORD_BYTES = CENTRAL.size + 3 * 0xFFFF
+_WINDOW_BYTES = 1 << 18
 _ADVICE_FOLDER = "unzip it and verify the folder"
 
 
@@ -68,19 +73,16 @@ class ZipSource:
 
     def __init__(self, path: str | Path, *, limit: int = LIMIT_32) -> None:
         """Open the archive and check all records of all entries; the contents are not read."""
+        self.others: dict[str, StoredFile] = {}
         self._limit = limit
-        self._odd: str | None = None
         self._file = _open(path)
         try:
             self._length = self._file.seek(0, os.SEEK_END)
-            directory = self._read_end()
-            entries = list(self._read_directory(directory))
-            self._check_layout(entries, directory)
+            self._directory = self._read_end()
+            self._check_entries()
         except BaseException:
             self._file.close()
             raise
-        self._entries = {entry.name: entry for entry in entries}
-        self.names = list(self._entries)
 
     def __enter__(self) -> Self:
         return self
@@ -90,13 +92,15 @@ class ZipSource:
     ) -> None:
         self._file.close()
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes."""
-        return self._entries[name].size
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all files in the canonical order."""
+        return (self._stored(entry) for entry, _ in self._entries())
 
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield the content of a file in parts, and check its CRC at the end."""
-        entry = self._entries[name]
+    def _stored(self, entry: ZipEntry) -> StoredFile:
+        return StoredFile(entry.name, entry.size, partial(self._chunks, entry))
+
+    def _chunks(self, entry: ZipEntry) -> Iterator[bytes]:
+        """Yield the content of an entry in parts, and check its CRC at the end."""
         position = entry.offset + len(local_header(entry, self._limit))
         rest, crc = entry.size, 0
         while rest:
@@ -106,7 +110,7 @@ class ZipSource:
             rest -= len(part)
             yield part
         if crc != entry.crc:
-            raise refuse("file.changed", name, "its content differs from its CRC-32 in the archive")
+            raise refuse("file.changed", entry.name, "its content differs from its CRC-32 in the archive")
 
     def _bytes_at(self, position: int, size: int) -> bytes:
         self._file.seek(position)
@@ -143,25 +147,27 @@ class ZipSource:
             raise refuse("zip.form", None, "the end of the archive differs from its canonical form")
         return directory
 
-    def _read_directory(self, directory: _Directory) -> Iterator[ZipEntry]:
-        """Yield the entries of the central directory, and remember the first record that is not canonical."""
-        data = self._bytes_at(directory.offset, directory.size)
-        position = 0
-        for _ in range(directory.entries):
+    def _entries(self) -> Iterator[tuple[ZipEntry, bool]]:
+        """Yield the entries of the central directory, and whether their records are canonical."""
+        start, size = self._directory.offset, self._directory.size
+        end = start + size
+        data, position = b"", 0
+        for _ in range(self._directory.entries):
+            if len(data) - position < _MAX_RECORD_BYTES and start + len(data) < end:
+                start += position
+                data, position = self._bytes_at(start, min(_WINDOW_BYTES, end - start)), 0
             if position + CENTRAL.size > len(data):
                 raise refuse("zip.damaged", None, "the central directory ends inside a record")
             fields = CENTRAL.unpack_from(data, position)
             name_end = position + CENTRAL.size + fields[10]
-            end = name_end + fields[11] + fields[12]
+            record_end = name_end + fields[11] + fields[12]
             raw_name = data[position + CENTRAL.size : name_end]
-            if fields[0] != CENTRAL_SIGNATURE or end > len(data):
-                raise refuse("zip.damaged", None, f"record at byte {directory.offset + position:,} is not an entry")
+            if fields[0] != CENTRAL_SIGNATURE or record_end > len(data):
+                raise refuse("zip.damaged", None, f"record at byte {start + position:,} is not an entry")
             entry = self._entry(fields, raw_name, data[name_end : name_end + fields[11]])
-            if data[position:end] != central_header(entry, self._limit):
-                self._odd = self._odd or entry.name  # reported last, because other reasons are more exact
-            position = end
-            yield entry
-        if position != len(data):
+            yield entry, data[position:record_end] == central_header(entry, self._limit)
+            position = record_end
+        if start + position != end:
             raise refuse("zip.gap", None, "the central directory has bytes after its last record")
 
     def _entry(self, fields: tuple[int, ...], raw_name: bytes, extra: bytes) -> ZipEntry:
@@ -183,33 +189,39 @@ class ZipSource:
             offset = large[0]
         return ZipEntry(name, size, fields[7], offset)
 
-    def _check_layout(self, entries: list[ZipEntry], directory: _Directory) -> None:
+    def _check_entries(self) -> None:
         """Check that the entries fill the file from its start to the central directory, in the canonical order."""
-        check_names(entry.name for entry in entries)
-        _check_gaps(entries, directory, self._limit)
-        if self._odd is not None:
-            raise refuse("zip.form", self._odd, "a field of its record differs from its canonical value")
-        for before, after in itertools.pairwise(entries):
-            if order_key(before.name) >= order_key(after.name):
-                raise refuse("zip.order", after.name, f"it comes after {before.name}")
-        for entry in entries:
-            header = local_header(entry, self._limit)
-            if self._bytes_at(entry.offset, len(header)) != header:
-                raise refuse("zip.form", entry.name, "its local header differs from its canonical form")
+        odd: BundleError | None = None  # raised last, because other reasons are more exact
+        end, before = 0, None
+        with scratch_database() as database:
+            table = NameTable(database)
+            for entry, is_canonical in self._entries():
+                table.add(entry.name)
+                header = local_header(entry, self._limit)
+                self._check_place(entry, end, len(header))
+                end = entry.offset + len(header) + entry.size
+                if before is not None and order_key(before) >= order_key(entry.name):
+                    raise refuse("zip.order", entry.name, f"it comes after {before}")
+                before = entry.name
+                if not is_canonical:
+                    odd = odd or refuse("zip.form", entry.name, "its record differs from its canonical form")
+                elif self._bytes_at(entry.offset, len(header)) != header:
+                    odd = odd or refuse("zip.form", entry.name, "its local header differs from its canonical form")
+                if folder_of(entry.name) is None:
+                    add_other(self.others, self._stored(entry))
+        if end < self._directory.offset:
+            raise refuse("zip.gap", None, f"{self._directory.offset - end:,} bytes before the central directory")
+        if odd is not None:
+            raise odd
 
-
-def _check_gaps(entries: list[ZipEntry], directory: _Directory, limit: int) -> None:
-    expected = 0
-    for entry in sorted(entries, key=lambda one: one.offset):
-        if entry.offset < expected:
-            raise refuse("zip.overlap", entry.name, "it uses bytes of another entry")
-        if entry.offset > expected:
-            raise refuse("zip.gap", entry.name, f"{entry.offset - expected:,} bytes before it belong to no entry")
-        expected = entry.offset + len(local_header(entry, limit)) + entry.size
-    if expected > directory.offset:
-        raise refuse("zip.overlap", None, "an entry and the central directory use the same bytes")
-    if expected < directory.offset:
-        raise refuse("zip.gap", None, f"{directory.offset - expected:,} bytes before the central directory")
+    def _check_place(self, entry: ZipEntry, end: int, header_size: int) -> None:
+        """Check that an entry starts where the one before it ends, and ends before the central directory."""
+        if entry.offset < end:
+            raise refuse("zip.overlap", entry.name, f"it starts {end - entry.offset:,} bytes too early")
+        if entry.offset > end:
+            raise refuse("zip.gap", entry.name, f"it starts {entry.offset - end:,} bytes too late")
+        if entry.offset + header_size + entry.size > self._directory.offset:
+            raise refuse("zip.overlap", entry.name, "it and the central directory use the same bytes")
 
 
 def _open(path: str | Path) -> BinaryIO:

@@ -11,10 +11,10 @@ from typing import BinaryIO, Self
 from llm_energy_measure.bundle.names import check_name, order_key
 from llm_energy_measure.bundle.zip_records import LIMIT_32, ZipEntry, central_header, end_records, local_header
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 """Files are read in parts of this size."""
 
-_SPOOL_BYTES = 4 << 20
+_SPOOL_BYTES = 1 << 18
 
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:

@@ -30,11 +30,13 @@ def catalogue_path(results_dir: Path) -> Path | None:
     """Return the path of the catalogue of an existing results directory; None if there is no writable folder.
 
     The catalogue is in the results directory. It is in the cache of the user if the directory or the catalogue file is
-    not writable, if a file of the catalogue is unsafe, or if the directory is on a network file system.
+    not writable, if a file of the catalogue is unsafe, if the directory is on a network file system, or if it is the
+    payload of a bag.
     """
     own = results_dir / CATALOGUE_NAME
     if (
         not _is_bucket(results_dir)
+        and not _is_payload(results_dir)
         and _is_writable(own)
         and unsafe_catalogue_file(results_dir) is None
         and not is_on_network(results_dir)
@@ -65,7 +67,8 @@ def unsafe_catalogue_file(results_dir: Path) -> str | None:
 def dataset_path(results_dir: Path) -> Path:
     """Return the folder of the dataset for SQL queries: in the results directory, or in the cache of the user."""
     own = results_dir / DATASET_NAME
-    is_possible = not _is_bucket(results_dir) and _is_writable(own) and (own.is_dir() or not os.path.lexists(own))
+    is_place = not _is_bucket(results_dir) and not _is_payload(results_dir)
+    is_possible = is_place and _is_writable(own) and (own.is_dir() or not os.path.lexists(own))
     return own if is_possible else cached_dataset_path(results_dir)
 
 
@@ -89,6 +92,11 @@ def _cached_name(results_dir: Path) -> str:
 def _is_bucket(results_dir: Path) -> bool:
     """Return True if results are in a bucket: their catalogue and dataset are always in the cache of the user."""
     return isinstance(results_dir, StorePath)
+
+
+def _is_payload(results_dir: Path) -> bool:
+    """Return True if the directory is the payload of a bag (BagIt). Each further file in it would make it invalid."""
+    return (results_dir / os.pardir / "bagit.txt").is_file()
 
 
 def cache_folder() -> Path:

@@ -141,8 +141,16 @@ class CatalogueReader:
 
     def experiments(self, query: Query) -> list[CataloguedExperiment]:
         """Return the selected experiments with their facts and configurations, sorted by id."""
-        parts: dict[int | None, dict[str, Value]] = {None: {}}
-        found = []
+        return list(self.each_experiment(query))
+
+    def each_experiment(self, query: Query, *, max_parts: int | None = None) -> Iterator[CataloguedExperiment]:
+        """Yield the selected experiments with their facts and configurations, sorted by id.
+
+        Args:
+            query: The selection.
+            max_parts: Largest number of configurations in memory. None keeps all, so that experiments share them.
+        """
+        parts: dict[int | None, dict[str, Value]] = {}
         clause = query.clause(self._config_keys)
         rows = self._database.execute(
             "SELECT summary, rows.crc, facts, config, other_config FROM (SELECT folder, experiment_id, config, "
@@ -152,9 +160,10 @@ class CatalogueReader:
         )
         for summary, crc, facts, *numbers in rows:
             row = _decode(summary, crc)
+            if max_parts is not None and len(parts) > max_parts:
+                parts.clear()
             configuration = Configuration(*(self._part(number, parts) for number in numbers))
-            found.append(CataloguedExperiment(row, _FACTS_DECODER.decode(facts), configuration, numbers[0]))
-        return found
+            yield CataloguedExperiment(row, _FACTS_DECODER.decode(facts), configuration, numbers[0])
 
     def exported(self, folders: Iterable[str] | None = None) -> Iterator[ExportedExperiment]:
         """Yield the exported values of experiments with an aggregate.
@@ -190,6 +199,8 @@ class CatalogueReader:
 
     def _part(self, number: int | None, parts: dict[int | None, dict[str, Value]]) -> dict[str, Value]:
         """Return a part of a configuration, which experiments share. Do not change it."""
+        if number is None:
+            return parts.setdefault(None, {})
         if number not in parts:
             [data] = self._database.execute("SELECT data FROM config_parts WHERE part = ?", (number,)).fetchone()
             parts[number] = config_index.decode_part(data)

@@ -1,12 +1,29 @@
-"""Select the experiments of a bundle, and find the repeats of their configurations that are not selected."""
+"""Select the experiments of a bundle, and find the repeats of their configurations that are not selected.
+
+The facts of the experiments are in a temporary database, so that memory holds only the ids.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
-from llm_energy_measure.analysis.observations import Observation, group_observations, read_observations
+import msgspec
+
+from llm_energy_measure.analysis.observations import (
+    DifferingKeys,
+    Observation,
+    facts_of,
+    group_name,
+    observations_of,
+)
 from llm_energy_measure.bundle.contents import LeftOut, Selection
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.bundle.name_table import scratch_database
+from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
+from llm_energy_measure.catalogue.selection import Query
+from llm_energy_measure.cli import terminal
 from llm_energy_measure.cli.selection import selected
 from llm_energy_measure.results.repository import FileSystemRepository
 
@@ -19,6 +36,34 @@ _REASONS = {
 
 # Facts that are missing or incomplete for a repeat with a process that has no result.
 _OF_FOUND_PROCESSES = frozenset({"processes", "gpus", "hosts", "method", "libraries"})
+
+_BATCH = 256
+
+_TABLES = """
+CREATE TABLE identities (digest BLOB PRIMARY KEY, facts BLOB) WITHOUT ROWID;
+CREATE TABLE repeats (
+    folder TEXT PRIMARY KEY, id TEXT, settings INTEGER, name TEXT, identity BLOB,
+    is_packed INTEGER, is_excluded INTEGER, is_unknown INTEGER
+) WITHOUT ROWID;
+"""
+_GROUPS = """
+CREATE TABLE packed_groups AS
+    SELECT settings, name, identity, min(folder) AS first, max(is_excluded) AS has_excluded
+    FROM repeats WHERE is_packed GROUP BY settings, name, identity;
+CREATE INDEX by_key ON packed_groups (settings, name, identity);
+"""
+_IN_PACKED_GROUP = """
+SELECT folder, id, settings, identity FROM repeats JOIN packed_groups USING (settings, name, identity)
+WHERE NOT is_packed
+"""
+_MAY_BE_REPEATS = """
+SELECT folder, id, own.facts, settings, packed_groups.identity, its.facts
+FROM repeats JOIN packed_groups USING (settings, name)
+JOIN identities AS own ON own.digest = repeats.identity JOIN identities AS its ON its.digest = packed_groups.identity
+WHERE NOT is_packed AND (is_excluded OR has_excluded) ORDER BY folder, first
+"""
+
+_GroupKey = tuple[int, bytes]  # number of the settings, digest of the identity
 
 
 def select(repository: FileSystemRepository, ids: Sequence[str], where: str | None) -> Selection:
@@ -33,64 +78,102 @@ def select(repository: FileSystemRepository, ids: Sequence[str], where: str | No
         ResultNotFoundError: An id is unknown, or nothing is selected.
         ConfigurationError: The condition is wrong.
     """
-    everything = options.all_ids(repository)
-    is_selected = bool(ids) or where is not None
-    found = map(repository.folder_of, selected(repository, ids, where)) if is_selected else everything
-    selection = Selection(condition=where, requested_ids=list(ids) or None, found=sorted(set(found)))
-    if is_selected:
-        read = read_observations(repository, warn=terminal.warn)
-        observations = {repository.folder_of(one.experiment_id): one for one in read}
-        _add_left_out(selection, observations, _REASONS[bool(ids), where is not None])
-        unknown = {folder for folder in everything if _has_unknown_configuration(observations.get(folder))}
-        listed = {repository.folder_of(one.experiment_id) for one in selection.left_out}
-        selection.unknown_configuration = sorted(unknown - set(selection.found) - listed)
+    if not ids and where is None:
+        return Selection(found=sorted(_all_folders(repository)))
+    found = {repository.folder_of(name) for name in selected(repository, ids, where)}
+    selection = Selection(condition=where, requested_ids=list(ids) or None, found=sorted(found))
+
+    def add_others(catalogue: Catalogue) -> None:
+        with scratch_database() as database:
+            repeats = _Repeats(repository, catalogue, database, found)
+            selection.left_out = repeats.left_out(_REASONS[bool(ids), where is not None])
+            listed = {repository.folder_of(one.experiment_id) for one in selection.left_out}
+            selection.unknown_configuration = sorted(repeats.unknown() - listed)
+
+    query_catalogue(repository, add_others, full=True, warn=terminal.warn)
     return selection
 
 
-def _has_unknown_configuration(one: Observation | None) -> bool:
-    return one is None or (one.excluded is not None and not one.configuration and "model" not in one.identity)
+def _all_folders(repository: FileSystemRepository) -> set[str]:
+    return {*repository.list_experiments(), *repository.list_aggregated()}
 
 
-def _add_left_out(selection: Selection, observations: dict[str, Observation], reason: str) -> None:
-    """Add each experiment that is not selected, and that has the configuration of a selected one.
+class _Repeats:
+    """The experiments of a results directory: which of them are repeats of the packed ones?
 
     `group_observations` decides which experiments are repeats. An experiment that takes part in no statistics can lack
     processes, so
     that its facts differ from those of its repeats: for it, the settings and the other known facts decide.
     """
-    packed = set(selection.found)
-    group_of: dict[str, str] = {}
-    for group in group_observations(observations.values()):
-        members = [one.experiment_id for one in group.observations]
-        group_of |= dict.fromkeys([*members, *group.left_out], group.name)
-    by_settings: dict[tuple[object, ...], list[Observation]] = {}
-    names: set[str] = set()
-    for folder in packed & observations.keys():
-        one = observations[folder]
-        by_settings.setdefault(_settings(one), []).append(one)
-        names.add(group_of[one.experiment_id])
-    for folder, one in sorted(observations.items()):
-        if folder in packed:
-            continue
-        configuration: str | None = group_of[one.experiment_id]
-        if configuration not in names:
-            same = _same(one, by_settings.get(_settings(one), ()))
-            configuration = None if same is None else group_of[same.experiment_id]
-        if configuration is not None:
-            left_out = LeftOut(experiment_id=one.experiment_id, reason=reason, configuration=configuration)
-            selection.left_out.append(left_out)
+
+    def __init__(
+        self, repository: FileSystemRepository, catalogue: Catalogue, database: sqlite3.Connection, packed: set[str]
+    ) -> None:
+        """Read the facts of all experiments into the database."""
+        self._repository = repository
+        self._catalogue = catalogue
+        self._database = database
+        self._packed = packed
+        self._differing = DifferingKeys()
+        database.executescript(_TABLES)
+        for settings, identity, one in self._observations():
+            self._differing.add(facts_of(one))
+            folder = repository.folder_of(one.experiment_id)
+            is_unknown = one.excluded is not None and not one.configuration and "model" not in one.identity
+            # Without a configuration, the identity has the id without the number of the repeat.
+            name = one.identity.get("id") or ""
+            flags = (folder in packed, one.excluded is not None, is_unknown)
+            digest = _digest(identity)
+            row = (folder, one.experiment_id, settings, name, digest, *flags)
+            database.execute("INSERT OR REPLACE INTO repeats VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            database.execute("INSERT OR IGNORE INTO identities VALUES (?, ?)", (digest, identity))
+        database.executescript(_GROUPS)
+
+    def _observations(self) -> Iterator[tuple[int, bytes, Observation]]:
+        """Yield the number of the settings of each experiment, its identity as JSON, and its observation."""
+        found = self._catalogue.each_experiment(Query(with_pending=True), max_parts=_BATCH)
+        while batch := list(islice(found, _BATCH)):
+            for experiment, one in zip(batch, observations_of(batch, ""), strict=True):
+                number = experiment.settings_number
+                yield -1 if number is None else number, msgspec.json.encode(one.identity), one
+
+    def left_out(self, reason: str) -> list[LeftOut]:
+        """Return each experiment that is not packed, and that has the configuration of a packed one."""
+        found: dict[str, tuple[str, _GroupKey]] = {}
+        for folder, own_id, settings, identity in self._database.execute(_IN_PACKED_GROUP):
+            found[folder] = own_id, (settings, identity)
+        for folder, own_id, facts, settings, identity, its_facts in self._database.execute(_MAY_BE_REPEATS):
+            if folder not in found and _agree(msgspec.json.decode(facts), msgspec.json.decode(its_facts)):
+                found[folder] = own_id, (settings, identity)
+        names = self._names({key for _, key in found.values()})
+        return [
+            LeftOut(experiment_id=own_id, reason=reason, configuration=names[key])
+            for _, (own_id, key) in sorted(found.items())
+        ]
+
+    def _names(self, keys: set[_GroupKey]) -> dict[_GroupKey, str]:
+        """Return the names of groups."""
+        names: dict[_GroupKey, str] = {}
+        differing = self._differing.keys()
+        for settings, identity, one in self._observations() if keys else ():
+            key = (settings, _digest(identity))
+            if key in keys and key not in names:
+                facts = facts_of(one)
+                names[key] = group_name(one, {name: facts.get(name) for name in differing})
+        return names
+
+    def unknown(self) -> set[str]:
+        """Return the folders of the experiments that are not packed, and whose configuration is unknown."""
+        known = self._database.execute("SELECT folder FROM repeats WHERE NOT is_unknown")
+        others = _all_folders(self._repository) - self._packed
+        others.difference_update(folder for (folder,) in known)
+        return others
 
 
-def _settings(one: Observation) -> tuple[object, ...]:
-    return tuple(one.configuration.items())
+def _digest(identity: bytes) -> bytes:
+    return hashlib.blake2b(identity, digest_size=16).digest()
 
 
-def _same(one: Observation, selected: Iterable[Observation]) -> Observation | None:
-    """Return a selected experiment whose known facts agree, if one of the two takes part in no statistics."""
-    for other in selected:
-        if one.excluded is None and other.excluded is None:
-            continue
-        shared = one.identity.keys() & other.identity.keys() - _OF_FOUND_PROCESSES
-        if all(one.identity[key] == other.identity[key] for key in shared):
-            return other
-    return None
+def _agree(facts: dict[str, str | None], others: dict[str, str | None]) -> bool:
+    shared = facts.keys() & others.keys() - _OF_FOUND_PROCESSES
+    return all(facts[key] == others[key] for key in shared)

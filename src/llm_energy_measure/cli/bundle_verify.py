@@ -12,7 +12,7 @@ from llm_energy_measure.bundle.access import opened
 from llm_energy_measure.bundle.checking import BundleCheck, verify_bundle
 from llm_energy_measure.bundle.contents import Selection
 from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
-from llm_energy_measure.bundle.outcomes import OUTCOMES, problem_of
+from llm_energy_measure.bundle.outcomes import CODES, OUTCOMES, problem_of
 from llm_energy_measure.bundle.table import PublishedTable, read_table
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.bundle_output import MAX_LISTED, listed, unclean_text, with_progress
@@ -31,8 +31,15 @@ Exit status and outcome:
    1 an error of the command, such as a missing ssh-keygen; 2 wrong usage
 
 The first of these that applies is the outcome: refused, changed, incomplete, signature-invalid, verdict-differs,
-table-differs. Each reason has a code; docs/how-to/check-a-papers-results.md explains the codes.
-""".format(outcomes="\n".join(f"  {status:>2} {word:<17} {meaning}" for word, (status, meaning) in OUTCOMES.items()))
+table-differs.
+
+\b
+Codes of the reasons:
+{codes}
+""".format(
+    outcomes="\n".join(f"  {status:>2} {word:<17} {meaning}" for word, (status, meaning) in OUTCOMES.items()),
+    codes="\n".join(f"  {code:<18} {meaning}" for code, (_, meaning) in CODES.items()),
+)
 
 
 def _checked_digest(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:

@@ -246,6 +246,33 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
+def publish_folder(temp: str, path: str) -> None:
+    """Rename a new folder to `path` durably: all files and names in it are on the disk before the rename.
+
+    Without syncfs (not Linux), each file and each folder is synced separately.
+
+    Raises:
+        OSError: The file system returned an error, or `path` exists.
+    """
+    if _HAS_SYNCFS:
+        _sync_file_system(temp)
+    else:
+        for folder, _, files in os.walk(temp):
+            for name in files:
+                _sync_file(os.path.join(folder, name))
+            sync_folder(folder)
+    os.rename(temp, path)
+    sync_folder(os.path.dirname(path))
+
+
+def _sync_file(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR)  # Windows cannot sync a file that is open for reading only
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write_temporary(
     path: str, data: bytes, *, sync: bool = True, mtime_ns: int | None = None, suffix: str | None = None
 ) -> str:
