@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_energy_measure.cli.import_saver import ExecutorSaver, Saver
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.importers import Entry
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.batch import executors
 from llm_energy_measure.results.batch.executors import WorkerFacts, dask_workers
@@ -66,6 +68,32 @@ def test_workers_make_the_bytes_of_one_process(scheduler: str, tmp_path: Path) -
     assert [path.name for path in many.base_path.iterdir() if "token" in path.name] == []
 
 
+def table(path: Path, energies: range) -> Path:
+    path.write_text("name,joules\n" + "".join(f"run_{number},{joules}\n" for number, joules in enumerate(energies)))
+    return path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "raw").rglob("*.json*")}
+
+
+def test_workers_import_the_bytes_of_one_process(scheduler: str, tmp_path: Path) -> None:
+    """The second table has other energies under the same ids, so all its rows are conflicts."""
+    tables = table(tmp_path / "a.csv", range(100, 160)), table(tmp_path / "b.csv", range(200, 260))
+    mapping = ("--map", "experiment_id=name", "--map", "energy_j=joules", "--json")
+    one = run("-o", tmp_path / "one", "import", *tables, *mapping)
+    many = run("-o", tmp_path / "many", "import", *tables, *mapping, "--executor", scheduler)
+    again = run("-o", tmp_path / "many", "import", *tables, *mapping, "--executor", scheduler)
+    assert (many.status, many.out.replace("/many/", "/one/"), many.err.replace("/many/", "/one/")) == (
+        *(one.status, one.out, one.err),
+    )
+    assert "60 kept" in many.err
+    assert "60 refused" in many.err
+    assert "60 already stored" in again.err
+    assert files(tmp_path / "many") == files(tmp_path / "one")
+    assert len(files(tmp_path / "one")) == 180, "a manifest, a result and a rejected record of each"
+
+
 def test_any_executor_verifies_in_order(tmp_path: Path) -> None:
     repository = fill(tmp_path, 5)
     with ThreadPoolExecutor(3) as threads:
@@ -83,16 +111,13 @@ class SlowRepository(FileSystemRepository):
         return super().folder_of(experiment_id)
 
 
-def test_batch_of_a_killed_worker_runs_again(cluster: Any, scheduler: str, tmp_path: Path) -> None:
-    expected = fill(tmp_path / "one")
-    list(aggregate_all(expected))
-    slow = SlowRepository(fill(tmp_path / "many").base_path)
-    killed: list[int] = []
+def kill_a_worker(cluster: Any, folder: Path, killed: list[int]) -> threading.Thread:
+    """Start a thread that kills the first worker that creates a file `pid-N`."""
 
     def kill() -> None:
         workers = {worker.pid for worker in cluster.workers.values()}
         while not killed:
-            for path in slow.base_path.glob("pid-*"):
+            for path in folder.glob("pid-*"):
                 pid = int(path.name.removeprefix("pid-"))
                 if pid in workers:
                     os.kill(pid, signal.SIGKILL)
@@ -101,13 +126,63 @@ def test_batch_of_a_killed_worker_runs_again(cluster: Any, scheduler: str, tmp_p
             time.sleep(0.005)
 
     thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_batch_of_a_killed_worker_runs_again(cluster: Any, scheduler: str, tmp_path: Path) -> None:
+    expected = fill(tmp_path / "one")
+    list(aggregate_all(expected))
+    slow = SlowRepository(fill(tmp_path / "many").base_path)
+    killed: list[int] = []
     with dask_workers(scheduler, slow) as workers:
-        thread.start()
+        thread = kill_a_worker(cluster, slow.base_path, killed)
         outcomes = list(aggregate_all(slow, executor=workers.executor, jobs=workers.threads))
     thread.join(30)
     assert killed
     assert [outcome.error for outcome in outcomes] == [None] * 60
     assert aggregates(slow.base_path) == aggregates(expected.base_path)
+
+
+def slowly(folder: Path, work: Any, batch: Any) -> Any:
+    """Do the work in two steps, so that a worker can be killed when a part of its batch is saved."""
+    half = len(batch) // 2
+    work(batch[:half])
+    (folder / f"pid-{os.getpid()}").touch()
+    time.sleep(0.2)
+    return work(batch)
+
+
+class SlowExecutor:
+    """An executor whose batches take long enough for a worker to be killed during one of them."""
+
+    def __init__(self, executor: Any, folder: Path) -> None:
+        self.executor = executor
+        self.folder = folder
+
+    def submit(self, work: Any, batch: Any) -> Any:
+        return self.executor.submit(slowly, self.folder, work, batch)
+
+
+def test_import_of_a_killed_worker_is_saved_again(cluster: Any, scheduler: str, tmp_path: Path) -> None:
+    groups = [
+        [(factories.raw(name), Entry(file="a.csv", outcome="kept", code="whole", message="", experiment_id=name))]
+        for name in (f"exp_{number:02}" for number in range(60))
+    ]
+    list(Saver(FileSystemRepository(tmp_path / "one"), overwrite=False).save_groups(iter(groups)))
+    many = FileSystemRepository(tmp_path / "many")
+    killed: list[int] = []
+    with dask_workers(scheduler, many) as workers:
+        executor: Any = SlowExecutor(workers.executor, many.base_path)
+        saver = ExecutorSaver(many, overwrite=False, executor=executor, jobs=workers.threads)
+        thread = kill_a_worker(cluster, many.base_path, killed)
+        saved = list(saver.save_groups(iter(groups)))
+    thread.join(30)
+    assert killed
+    assert [pairs for pairs, _ in saved] == groups
+    assert {entry.outcome for pairs in groups for _, entry in pairs} == {"kept"}
+    assert files(many.base_path) == files(tmp_path / "one")
+    assert len(files(many.base_path)) == 120
 
 
 def test_scheduler_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import click
 from llm_energy_measure import importers
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.import_join import read_energy_records
-from llm_energy_measure.cli.import_saver import DryRun, Saver
+from llm_energy_measure.cli.import_saver import DryRun, ExecutorSaver, Saver
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import ExperimentIdError, LLMEnergyMeasureError
 from llm_energy_measure.importers import Entry, ImportReport
@@ -111,6 +111,7 @@ if TYPE_CHECKING:
 )
 @options.tag_option
 @options.shard_option
+@options.executor_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -126,6 +127,7 @@ def import_results(
     joined: tuple[str, ...],
     tags: dict[str, str],
     shard: Shard | None,
+    executor: str | None,
     as_json: bool,
     **read_options: Any,
 ) -> None:
@@ -134,21 +136,21 @@ def import_results(
     Stored results are replaced only with --overwrite, and a repeated import changes nothing. Files and rows that can't
     be imported are reported with a reason code: the first per code and file, or all with -v or --json. -v also prints a
     line about each experiment. The exit status is 1 if nothing was imported. With --shard, each job reads all files and
-    imports its part of the experiments.
+    imports its part of the experiments. With --executor, this process reads the files, and the workers save.
     """
     with options.usage_errors("--map"):
         parse_mappings(read_options["mapping"])
-    repository = options.repository(must_exist=False)
+    repository = options.repository(must_exist=False, is_absolute=executor is not None)
     read_options |= {
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "window": (start, end),
         "columns": [name.strip() for name in columns.split(",")] if columns else [],
         "max_bytes": max_file_bytes(),
     }
-    saver = (DryRun if dry_run else Saver)(repository, overwrite=overwrite)
     printer = _Printer(repository, dry_run=dry_run, as_json=as_json)
     unused = set(read_options["gpu_uuids"])
-    with _progress() as (progress, paused):
+    opened = _open_saver(repository, None if dry_run else executor, dry_run=dry_run, overwrite=overwrite)
+    with _progress() as (progress, paused), opened as saver:
         machine = {name: read_options[name] for name in ("host", "gpu_uuids", "window", "columns")}
         energy, reports = read_energy_records(joined, **machine, progress=progress)
         runs = importers.read(paths, **read_options, progress=progress) if energy else ()
@@ -171,6 +173,18 @@ def import_results(
     )
     if is_empty and not selected.others:
         raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _open_saver(
+    repository: FileSystemRepository, executor: str | None, *, dry_run: bool, overwrite: bool
+) -> Iterator[Saver]:
+    """Yield what saves the records: in this process, or on the workers of an executor."""
+    with options.executor_arguments(executor, repository) as workers:
+        if workers:
+            yield ExecutorSaver(repository, overwrite=overwrite, **workers)
+        else:
+            yield (DryRun if dry_run else Saver)(repository, overwrite=overwrite)
 
 
 def _uuids(record: RawProcessResult) -> Iterator[str | None]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -16,6 +19,7 @@ from llm_energy_measure.importers import Entry
 from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
 from llm_energy_measure.importers.energy_join import without_joined_energy
 from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.jobs import run_batches
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.raw_folder import RawFolder
 from llm_energy_measure.results.store.samples import save_samples
@@ -23,7 +27,12 @@ from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.group_commit import map_in_threads
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     Pair = tuple[RawProcessResult, Entry]
+
+_EXPERIMENTS_PER_BATCH = 16
+"""Experiments that a worker saves at a time; their files share syncs."""
 
 _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwrite, which keeps a copy of it"
 
@@ -130,6 +139,60 @@ class Saver:
         if any(trace.times for trace in traces):
             store = self.repository.store
             save_samples(store, record.experiment_id, record.process_index, traces, overwrite=self.overwrite)
+
+
+class ExecutorSaver(Saver):
+    """Saves imported records on the workers of an executor, which need the results directory and not the files.
+
+    If a worker is lost, its batch is saved again. The report then counts records that the worker had saved as stored.
+    """
+
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool, executor: Executor, jobs: int) -> None:
+        super().__init__(repository, overwrite=overwrite)
+        self._executor = executor
+        self._jobs = jobs
+
+    def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
+        """Save the records of several experiments. Yield the records of each and its new processes, in order."""
+        sent: deque[list[list[Pair]]] = deque()
+
+        def batches() -> Iterator[list[list[Pair]]]:
+            while batch := list(islice(groups, _EXPERIMENTS_PER_BATCH)):
+                sent.append(batch)
+                yield batch
+
+        work = partial(_save_batch, self.repository, overwrite=self.overwrite)
+        for saved in run_batches(
+            work,
+            batches(),
+            jobs=self._jobs,
+            executor=self._executor,
+            names_of=lambda batch: set(map(_folder_name, batch)),
+        ):
+            self.already_stored += saved.already_stored
+            self.replaced += saved.replaced
+            for pairs, entries, new in zip(sent.popleft(), saved.entries, saved.new, strict=True):
+                for (_, entry), changed in zip(pairs, entries, strict=True):
+                    for name in Entry.__struct_fields__:
+                        setattr(entry, name, getattr(changed, name))
+                yield pairs, new
+
+
+class _SavedBatch(NamedTuple):
+    """What a worker returns: the changed entries and the new processes of each experiment, and the numbers."""
+
+    entries: list[list[Entry]]
+    new: list[list[int]]
+    already_stored: int
+    replaced: int
+
+
+def _save_batch(repository: FileSystemRepository, batch: list[list[Pair]], *, overwrite: bool) -> list[_SavedBatch]:
+    """Save a batch in the process that runs this function."""
+    saver = Saver(repository, overwrite=overwrite)
+    saved = list(saver.save_groups(iter(batch)))
+    entries = [[entry for _, entry in pairs] for pairs, _ in saved]
+    return [_SavedBatch(entries, [new for _, new in saved], saver.already_stored, saver.replaced)]
 
 
 class DryRun(Saver):

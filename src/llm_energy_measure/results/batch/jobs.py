@@ -33,6 +33,7 @@ def run_batches(
     *,
     jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
+    names_of: Callable[[BatchT], set[str]] = lambda _: set(),
 ) -> Iterator[ResultT]:
     """Yield the results of each batch, in the order of the batches.
 
@@ -44,6 +45,8 @@ def run_batches(
             that run at the same time; default is the number of processors. `auto` uses one process for few batches,
             and one per processor for many.
         executor: Runs all batches instead of this process and its workers.
+        names_of: Function that returns names of a batch. In an executor, a batch waits until the earlier batches that
+            have one of its names have ended.
 
     Raises:
         ConfigurationError: The number of jobs is not valid.
@@ -53,7 +56,7 @@ def run_batches(
         raise ConfigurationError("cannot run worker processes", f"jobs is {jobs!r}", "use 1 or more (--jobs N)")
     if executor is not None:
         with _explain_lost_workers():
-            yield from _run_in(executor, jobs if isinstance(jobs, int) else _processor_count(), work, batches)
+            yield from _run_in(executor, jobs if isinstance(jobs, int) else _processor_count(), work, batches, names_of)
         return
     if jobs == "auto":
         first = list(islice(batches, _MIN_BATCHES_FOR_WORKERS))
@@ -88,19 +91,26 @@ def _explain_lost_workers() -> Iterator[None]:
 
 
 def _run_in(
-    executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
+    executor: Executor,
+    jobs: int,
+    work: Callable[[BatchT], list[ResultT]],
+    batches: Iterator[BatchT],
+    names_of: Callable[[BatchT], set[str]],
 ) -> Iterator[ResultT]:
     """Run all batches in an executor."""
-    waiting: deque[Future[list[ResultT]]] = deque()
+    waiting: deque[tuple[set[str], Future[list[ResultT]]]] = deque()
     try:
         for batch in batches:
-            waiting.append(executor.submit(work, batch))
+            names = names_of(batch)
+            while any(not names.isdisjoint(earlier) for earlier, _ in waiting):
+                yield from waiting.popleft()[1].result()
+            waiting.append((names, executor.submit(work, batch)))
             if len(waiting) >= jobs * _BATCHES_PER_WORKER:
-                yield from waiting.popleft().result()
+                yield from waiting.popleft()[1].result()
         while waiting:
-            yield from waiting.popleft().result()
+            yield from waiting.popleft()[1].result()
     finally:
-        for future in waiting:
+        for _, future in waiting:
             future.cancel()
 
 
