@@ -66,6 +66,21 @@ def test_all_prints_a_summary_and_quiet_only_errors(results: Path) -> None:
     assert quiet.err.startswith("error: cannot aggregate 'torn' strictly")
 
 
+def test_all_prints_ten_errors_and_the_number_of_the_others(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    for number in range(12):
+        repository.save_raw(f"e{number}", factories.raw(f"e{number}", world_size=2))
+    quiet = run("-q", "-o", tmp_path, "aggregate", "--all")
+    *errors, last = quiet.err.splitlines()
+    assert (quiet.status, len(errors)) == (1, 10)
+    assert all(line.startswith("error: cannot aggregate 'e") for line in errors)
+    assert last == "error: 2 more experiments failed; -v prints each reason"
+    detailed = run("-v", "-o", tmp_path, "aggregate", "--all")
+    assert (detailed.status, detailed.err.count("error: ")) == (1, 12)
+    listed = run("-o", tmp_path, "aggregate", "--all", "--json").json()
+    assert sum("1 of 2 processes" in row["error"] for row in listed) == 12
+
+
 def test_all_succeeds_in_an_empty_directory(tmp_path: Path) -> None:
     done = run("-o", tmp_path, "aggregate", "--all")
     assert (done.status, done.out, done.err) == (0, "", "0 aggregated, 0 skipped, 0 failed\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.results import FileSystemRepository, export_to_csv, export_to_json
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, export_to_csv, export_to_json
 from tests.support import factories
 from tests.support.command import on_terminal, run
 
@@ -193,6 +193,23 @@ def test_export_of_a_stale_experiment_warns_and_exits_with_1(results: Path, tmp_
         assert rows((tmp_path / "t.csv").read_text())[0]["verdict"] == "stale"
     done = run("-o", results, "results", "export", "--to", tmp_path / "t.csv", "--aggregate", "llama_c0")
     assert (done.status, rows((tmp_path / "t.csv").read_text())[0]["num_processes"]) == (0, "3")
+
+
+def test_export_names_ten_of_many_failed_or_stale_experiments(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    for number in range(12):
+        repository.save_raw(f"e{number}", factories.raw(f"e{number}", world_size=2))
+    target = tmp_path / "table.csv"
+    done = run("-o", tmp_path / "results", "results", "export", "--aggregate", "--to", target)
+    assert (done.status, done.err.count("error: cannot aggregate")) == (1, 10)
+    assert "error: 2 more experiments failed; 'llm-energy-measure -v aggregate --all' prints each reason" in done.err
+    assert len(list(aggregate_all(repository, strict=False))) == 12
+    for number in range(12):
+        repository.save_raw(f"e{number}", factories.raw(f"e{number}", 1, world_size=2))
+    done = run("-o", tmp_path / "results", "results", "export", "--to", target)
+    assert (done.status, done.err.count(" is stale: ")) == (1, 10)
+    assert "warning: 2 more experiments are stale; --aggregate aggregates them first" in done.err
+    assert run("-o", tmp_path / "results", "results", "export", "--aggregate", "--to", target).status == 0
 
 
 def test_one_command_makes_a_paper_table_of_raw_results(results: Path, tmp_path: Path) -> None:

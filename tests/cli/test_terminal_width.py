@@ -43,6 +43,19 @@ def wide(tmp_path: Path) -> Path:
     return tmp_path / "wide"
 
 
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_message_of_wrong_usage_wraps_between_words(tmp_path: Path, columns: int) -> None:
+    (tmp_path / "raw").mkdir()
+    shown = on_terminal("-o", tmp_path, "results", "export", "--to", "x.xlsx", columns=columns).shown
+    lines = shown.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("Error: "))
+    assert all(line.startswith("  ") for line in lines[first + 1 :])
+    assert max(map(len, lines)) <= columns
+    assert " ".join(" ".join(lines[first:]).split()).endswith(
+        "cannot write a .xlsx file; use .csv, .json, .jsonl, .ndjson, .tex, .md, or choose the format with --format"
+    )
+
+
 NAME = "an_experiment_with_a_rather_long_name_that_goes_on_c0"
 
 

@@ -166,10 +166,12 @@ def column_of(
         return value_clause(name.removeprefix(PREFIX) if keys is None else full_key(name, keys(), doing))
     from difflib import get_close_matches
 
-    known = [*columns, *aliases, "tag.<key>", "config.<key>"]
+    others = [name for name in columns if not name.startswith("shown_")]  # their short names are enough
+    known = [*aliases, *others, "tag.<key>", "config.<key>"]
     near = get_close_matches(lower, known, n=_MAX_NEAR, cutoff=0.5)
-    others = "use a title of 'results list', a column of 'results export', tag.<key> or config.<key>"
-    advice = f"did you mean {' or '.join(near)}?" if near else others
+    advice = "use a title of 'results list', a column of 'results export', tag.<key> or config.<key>"
+    if near:
+        advice = f"did you mean {' or '.join(near)}?"
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
 
 

@@ -23,6 +23,9 @@ from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.verification.codes import SUM_FAMILIES
 from llm_energy_measure.verification.verdicts import VERDICTS, verdict_of
 
+_MAX_ERRORS = 10
+"""Without -v, `aggregate --all` prints so many errors."""
+
 _SKIPPED = {
     "current": "is up to date",
     "external": "was aggregated by another tool; use --force to replace its aggregate",
@@ -116,7 +119,7 @@ def aggregate(
     def documents() -> Iterator[dict[str, Any]]:
         for outcome in _with_progress(outcomes, lambda: len(ids) or bulk.count_folders(repository, shard)):
             summary.add(outcome)
-            _print_problems(outcome)
+            _print_problems(outcome, with_error=is_detailed or summary.results["failed"] <= _MAX_ERRORS)
             if is_detailed:
                 _print_outcome(outcome, as_json=as_json, is_named=not all_experiments)
             yield _document(repository, outcome) if as_json else {}
@@ -155,10 +158,12 @@ class _Summary:
             self.codes.update({*result.codes_of("error"), *result.warning_codes})
 
     def print(self, *, with_findings: bool) -> None:
-        """Print the numbers on stderr; optionally the number of experiments with each verdict and code."""
+        """Print the numbers on stderr; optionally those of each verdict and code, and of the errors not printed."""
         results = self.results
         skipped = results["current"] + results["external"]
         interrupted = f", {results['interrupted']:,} interrupted" if results["interrupted"] else ""
+        if with_findings and (hidden := results["failed"] - _MAX_ERRORS) > 0:
+            terminal.error(f"{formatting.plural(hidden, 'more experiment')} failed; -v prints each reason")
         if with_findings and self.verdicts:
             terminal.info(f"verdicts: {_listed({word: self.verdicts[word] for word in VERDICTS})}")
         if with_findings and self.codes:
@@ -222,13 +227,13 @@ def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named:
     if as_json:
         return
     if outcome.result in _SKIPPED:
-        show = terminal.print_line if is_named and result is not None else terminal.debug
+        show = terminal.print_text if is_named and result is not None else terminal.debug
         show(f"{name} {_SKIPPED[outcome.result]}")
     elif result is not None:
-        terminal.print_line(formatting.aggregate_line(result))
+        terminal.print_text(formatting.aggregate_line(result))
 
 
-def _print_problems(outcome: bulk.AggregationOutcome) -> None:
+def _print_problems(outcome: bulk.AggregationOutcome, *, with_error: bool) -> None:
     """Print the unreadable files and the reason why there is no aggregate."""
     name = outcome.experiment_id
     for file in outcome.unreadable:
@@ -238,7 +243,7 @@ def _print_problems(outcome: bulk.AggregationOutcome) -> None:
     if outcome.was_altered:
         kept = f"aggregated/superseded-{name}-*{KEPT_SUFFIX}"
         terminal.warn(f"{name}: another program had changed values of its aggregate; that file is kept as {kept}")
-    if outcome.error is not None:
+    if outcome.error is not None and with_error:
         terminal.error(outcome.error)
     if outcome.result == "interrupted":
         found = "no process has a result, because all were killed or have not ended"

@@ -19,16 +19,16 @@ def print_tables(comparison: Comparison, kind: energies.EnergyKind, unit: str | 
     """Print each table with its headings and footnotes."""
     for table in comparison.tables:
         for line in comparison_text.headings(comparison, table, kind):
-            terminal.print_line(line)
+            terminal.print_text(line)
         headers = comparison_text.headers(table)
         rows = comparison_text.cells(table, comparison.margin, unit)
         titles = list(zip(headers, comparison_text.ALIGNMENTS, strict=True))
         terminal.print_table(titles, rows, optional=(headers.index(comparison_text.P_TITLE),))
         for line in comparison_text.conclusions(table):
-            terminal.print_line(line)
+            terminal.print_text(line)
         terminal.print_line("")
     for line in comparison_text.footnotes(comparison):
-        terminal.print_line(line)
+        terminal.print_text(line)
 
 
 def encoded(

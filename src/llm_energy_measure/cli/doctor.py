@@ -76,6 +76,6 @@ def _print_checks(checks: list[SourceCheck]) -> None:
         terminal.print_line("")
     for check in checks:
         if not check.works:
-            terminal.print_line(f"{check.source} does not work: {check.problem}; {check.advice}")
+            terminal.print_text(f"{check.source} does not work: {check.problem}; {check.advice}")
     automatic = [check.source for check in checks if check.works and check.is_automatic]
     terminal.info(f"sources that 'record' uses by default: {', '.join(automatic) or 'none, so the energy is unknown'}")

@@ -274,7 +274,7 @@ class _Printer:
             folder = raw_folder(self._repository.folder_of(experiment_id))
             files = ", ".join(f"{folder}/{process_file(index)}" for index in new)
             line += f", {_verdict(result)}; {f'would write {files}' if files else 'already stored'}"
-        terminal.print_line(line)
+        terminal.print_text(line)
 
 
 def _verdict(result: AggregatedResult) -> str:
@@ -307,7 +307,7 @@ def _print_report(report: ImportReport, saver: Saver, experiments: int, *, as_js
 
 
 def _print_entries(report: ImportReport) -> None:
-    """Print the first entry of each code (and file, for rows) and the number of the others; with -v all entries."""
+    """Print the first entry of each code (of each file, for refused rows) and the number of the others; with -v all."""
     printed: dict[tuple[str | None, str], int] = {}
     for entry in report.entries:
         where = entry.file if entry.row is None else f"{entry.file}:{entry.row}"
@@ -315,7 +315,7 @@ def _print_entries(report: ImportReport) -> None:
         if entry.code in ("whole", "already_there"):
             terminal.debug(text)
             continue
-        kind = (None if entry.row is None else entry.file, entry.code)
+        kind = (entry.file if entry.row is not None and entry.outcome == "refused" else None, entry.code)
         printed[kind] = printed.get(kind, 0) + 1
         show = terminal.warn if printed[kind] == 1 else terminal.debug
         show(text)

@@ -125,9 +125,9 @@ def cli() -> None:
         "report": ("llm_energy_measure.cli.results_report:report", "Write a report as one HTML page."),
         "plot": ("llm_energy_measure.cli.results_plot:plot", "Draw a figure, for a paper or in the terminal."),
         "order": ("llm_energy_measure.cli.results_order:order", "Print an interleaved order of runs."),
-        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
+        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON, LaTeX or Parquet."),
         "sql": ("llm_energy_measure.cli.results_sql:sql", "Query the aggregated experiments with SQL."),
-        "tag": ("llm_energy_measure.cli.results_tag:tag", "Set or show the tags and the note of one experiment."),
+        "tag": ("llm_energy_measure.cli.results_tag:tag", "Set or show the tags and the note of experiments."),
         "check": ("llm_energy_measure.cli.results_check:check", "Check the stored files for damage."),
         "verify": (
             "llm_energy_measure.cli.results_verify:verify",
@@ -135,7 +135,7 @@ def cli() -> None:
         ),
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Copy other results directories into this one."),
         "sync": ("llm_energy_measure.cli.results_sync:sync", "Copy results to and from a bucket or another directory."),
-        "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
+        "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete experiments."),
     },
     renamed={"cycles": "repeats"},
     epilog=options.examples("results list --where 'energy_j > 1000'", "results export --to table.csv"),
@@ -245,7 +245,7 @@ def _show_usage_error(error: click.ClickException) -> None:
     text = io.StringIO()
     error.show(text)
     for line in text.getvalue().splitlines():
-        click.echo(terminal.escape(line), err=True)
+        terminal.print_message(line)
 
 
 def _location(error: BaseException) -> str:

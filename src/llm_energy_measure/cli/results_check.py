@@ -38,7 +38,7 @@ def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, 
         terminal.print_json(msgspec.to_builtins(left))
     else:
         for finding in left:
-            terminal.print_line(f"{finding.code}  {finding.key}: {finding.message}; {finding.advice}")
+            terminal.print_text(f"{finding.code}  {finding.key}: {finding.message}; {finding.advice}")
     for key in removed:
         terminal.info(f"removed {key}")
     if salvage:

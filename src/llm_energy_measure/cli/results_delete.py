@@ -36,7 +36,7 @@ def delete(*, ids: tuple[str, ...], where: str | None, yes: bool, dry_run: bool)
     shown = terminal.escape(names[0]) if len(names) == 1 else formatting.plural(len(names), "experiment")
     if (len(names) > 1 and not yes) or dry_run:
         for name in names:
-            terminal.print_line(f"{name}: {files[name]}")
+            terminal.print_text(f"{name}: {files[name]}")
     if dry_run:
         terminal.info(f"{formatting.plural(len(names), 'experiment')} would be deleted; nothing was deleted")
         return

@@ -18,6 +18,7 @@ from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, has_codecarbo
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.layout import process_file
 
+_MAX_NAMED = 10
 _DOCUMENTS = {".tex": "latex", ".md": "markdown"}
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", **_DOCUMENTS}
 
@@ -154,8 +155,11 @@ def _aggregate(repository: FileSystemRepository, names: Sequence[str] | None) ->
     from llm_energy_measure.results.batch.bulk import aggregate_all
 
     errors = [outcome.error for outcome in aggregate_all(repository, names) if outcome.error is not None]
-    for error in errors:
+    for error in errors[:_MAX_NAMED]:
         terminal.error(error)
+    if len(errors) > _MAX_NAMED:
+        more = formatting.plural(len(errors) - _MAX_NAMED, "more experiment")
+        terminal.error(f"{more} failed; 'llm-energy-measure -v aggregate --all' prints each reason")
     return not errors
 
 
@@ -242,10 +246,13 @@ def _catalogued_table(repository: FileSystemRepository, names: Sequence[str] | N
 def _warn_of_stale(summaries: Sequence[ExperimentSummary]) -> bool:
     """Warn of each stale aggregate, and return True if there is one."""
     stale = [row.experiment_id for row in summaries if row.status == "stale"]
-    for name in stale:
+    for name in stale[:_MAX_NAMED]:
         advice = f"run 'llm-energy-measure aggregate {name}'"
         found = "raw files were added, changed or removed after its aggregation"
         terminal.warn(f"{name} is stale: {found}; {advice}", fails=True)
+    if len(stale) > _MAX_NAMED:
+        more = formatting.plural(len(stale) - _MAX_NAMED, "more experiment")
+        terminal.warn(f"{more} are stale; --aggregate aggregates them first", fails=True)
     return bool(stale)
 
 

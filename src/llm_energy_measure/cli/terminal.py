@@ -37,13 +37,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 def info(message: str) -> None:
     """Print a message on stderr, unless -q is given."""
     if _verbosity() >= 0:
-        _print_message(message)
+        print_message(message)
 
 
 def debug(message: str) -> None:
     """Print a message on stderr, if -v is given."""
     if _verbosity() > 0:
-        _print_message(message)
+        print_message(message)
 
 
 def warn(message: object, *, fails: bool = False) -> None:
@@ -54,7 +54,7 @@ def warn(message: object, *, fails: bool = False) -> None:
         fails: True if the exit status of the command will not be 0 because of it. -q does not hide it then.
     """
     if fails or _verbosity() >= 0:
-        _print_message(f"warning: {message}")
+        print_message(f"warning: {message}")
 
 
 def warn_renamed(old: str, new: str) -> None:
@@ -64,10 +64,10 @@ def warn_renamed(old: str, new: str) -> None:
 
 def error(message: object) -> None:
     """Print an error on stderr."""
-    _print_message(f"error: {message}")
+    print_message(f"error: {message}")
 
 
-def _print_message(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a message on stderr. On a terminal, it wraps between words, and further lines are indented."""
     text = escape(message)
     if is_terminal(sys.stderr):
