@@ -114,10 +114,12 @@ def test_configuration_keys_sort_and_group(repository: FileSystemRepository) -> 
     assert [group.experiments for group in groups] == [1, 1, 1]
 
 
-def test_configurations_are_counted_once_each(repository: FileSystemRepository) -> None:
-    found = query_catalogue(repository, lambda catalogue: catalogue.configurations(Query(with_pending=True)))
-    assert sorted(number for _, number in found) == [1, 1, 2]
-    assert {one.others.get("seed") for one, _ in found} == {1, 2, None}
+def test_config_values_count_experiments(repository: FileSystemRepository) -> None:
+    query = Query(with_pending=True)
+    found = query_catalogue(repository, lambda catalogue: catalogue.config_values(query))
+    counts = {f"{one.key}={one.value!r}": one.experiments for one in found if one.key in ("precision", "streaming")}
+    assert counts == {"precision='float16'": 2, "precision='int8'": 2, "streaming=True": 1, "streaming=False": 2}
+    assert {one.value for one in found if one.is_other} == {1, 2}, "only the seed does not separate repeats"
 
 
 def test_keys_of_deleted_experiments_are_forgotten(repository: FileSystemRepository) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from llm_energy_measure.catalogue.facts import Configuration
+from llm_energy_measure.catalogue.reader import ConfigValue
 from llm_energy_measure.domain.configuration import PREFIX, Value, is_ignored
 
 
@@ -33,35 +33,27 @@ class KeyValues(Struct, frozen=True, kw_only=True):
     absent: int
 
 
-def key_values(configurations: Iterable[tuple[Configuration, int]], *, only_varying: bool = True) -> list[KeyValues]:
+def key_values(values: Iterable[ConfigValue], total: int, *, only_varying: bool = True) -> list[KeyValues]:
     """Return the keys of configurations and their values: first the keys that separate repeats, sorted by key.
 
     Args:
-        configurations: Distinct configurations, and the number of experiments with each.
+        values: The distinct values of each key.
+        total: Number of experiments.
         only_varying: Leave out the keys with one value in all experiments.
     """
-    total = 0
-    counts: dict[str, dict[tuple[bool, Value], int]] = {}
-    others: set[str] = set()
-    for configuration, number in configurations:
-        total += number
-        others.update(configuration.others)
-        for part in configuration:
-            for key, value in part.items():
-                values = counts.setdefault(key, {})
-                # In Python, True equals 1.
-                typed = (isinstance(value, bool), value)
-                values[typed] = values.get(typed, 0) + number
+    by_key: dict[str, list[ConfigValue]] = {}
+    for one in values:
+        by_key.setdefault(one.key, []).append(one)
     found = []
-    for key, values in counts.items():
-        absent = total - sum(values.values())
-        if not only_varying or len(values) > 1 or absent:
-            listed = [KeyValue(value, number) for (_, value), number in sorted(values.items(), key=_sort_key)]
-            separates = key not in others and not is_ignored(key)
+    for key, of_key in by_key.items():
+        absent = total - sum(one.experiments for one in of_key)
+        if not only_varying or len(of_key) > 1 or absent:
+            listed = [KeyValue(one.value, one.experiments) for one in sorted(of_key, key=_sort_key)]
+            separates = not (is_ignored(key) or any(one.is_other for one in of_key))
             found.append(KeyValues(key=PREFIX + key, separates_repeats=separates, values=listed, absent=absent))
     return sorted(found, key=lambda one: (not one.separates_repeats, one.key))
 
 
-def _sort_key(item: tuple[tuple[bool, Value], int]) -> tuple[bool, float, str]:
-    value = item[0][1]
+def _sort_key(one: ConfigValue) -> tuple[bool, float, str]:
+    value = one.value
     return (False, float(value), "") if isinstance(value, int | float) else (True, 0.0, value)

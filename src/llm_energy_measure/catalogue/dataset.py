@@ -12,9 +12,10 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -22,7 +23,6 @@ import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
-from llm_energy_measure.catalogue.reader import Mtimes
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import scan_experiment, up_to_date_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
@@ -60,6 +60,7 @@ _PART = "part-0.parquet"
 _MAGIC = b"PAR1"
 _UNKNOWN_MONTH = "unknown"
 _ROWS_PER_BATCH = 2_000
+_DAY_SEC = 86_400
 _MAX_INT64 = 2**63 - 1
 _SUM = re.compile(rf"[0-9a-f]{{64}}  (?:{'|'.join(TABLES)})/month=[0-9a-z-]+/{re.escape(_PART)}")
 _CHUNK_BYTES = 1 << 20
@@ -218,25 +219,25 @@ def plan(catalogue: Catalogue) -> tuple[list[Month], dict[str, str]]:
     All files of a table have the same columns, so a new key makes all months outdated.
     """
     types = catalogue.config_types()
-    months: dict[str, list[tuple[str, Mtimes, int]]] = {}
-    for folder, start, mtimes, checksum in catalogue.sources():
-        name = _UNKNOWN_MONTH if start is None else f"{datetime.fromtimestamp(start, UTC):%Y-%m}"
-        months.setdefault(name, []).append((folder, mtimes, checksum))
+    months: dict[str, list[tuple[Any, ...]]] = {}
+    for start, *source in catalogue.sources():
+        name = _UNKNOWN_MONTH if start is None else _month_of_day(int(start // _DAY_SEC))
+        months.setdefault(name, []).append(tuple(source))
     return [
-        Month(
-            name,
-            [folder for folder, _, _ in found],
-            _digest((f"{folder} {mtimes} {checksum}\n" for folder, mtimes, checksum in found), types),
-        )
-        for name, found in sorted(months.items())
+        Month(name, [folder for folder, *_ in found], _digest(found, types)) for name, found in sorted(months.items())
     ], types
 
 
-def _digest(lines: Iterable[str], types: Mapping[str, str]) -> str:
+@lru_cache(maxsize=4096)
+def _month_of_day(day: int) -> str:
+    """Return the month of a day, which is counted from 1970-01-01 (UTC)."""
+    return f"{datetime.fromtimestamp(day * _DAY_SEC, UTC):%Y-%m}"
+
+
+def _digest(sources: Sequence[tuple[Any, ...]], types: Mapping[str, str]) -> str:
     columns = [*(column.name for column in AGGREGATED_COLUMNS), *(column.name for column in RAW_COLUMNS)]
     digest = hashlib.sha256(repr((VERSION, columns, _FINDING_TEXTS, types)).encode())
-    for line in lines:
-        digest.update(line.encode())
+    digest.update(msgspec.json.encode(sources))
     return digest.hexdigest()
 
 

@@ -59,6 +59,22 @@ class CataloguedExperiment(NamedTuple):
     settings_number: int | None
 
 
+class ConfigValue(NamedTuple):
+    """A value of a configuration key.
+
+    Attributes:
+        key: The key.
+        value: The value.
+        is_other: True if the key is in the part that does not separate repeats.
+        experiments: Number of experiments with this value.
+    """
+
+    key: str
+    value: Value
+    is_other: bool
+    experiments: int
+
+
 class ExportedExperiment(NamedTuple):
     """The exported values of an experiment.
 
@@ -171,20 +187,20 @@ class CatalogueReader:
         Args:
             folders: Folder names. None yields all experiments, in natural order of their ids.
         """
-        if folders is None:
-            sql = "SELECT folder FROM experiments WHERE listed = 1 AND has_aggregate = 1 ORDER BY natural_id, folder"
-            folders = [folder for (folder,) in self._database.execute(sql).fetchall()]
         parts: dict[int | None, dict[str, Value]] = {None: {}}
-        one = (
-            "SELECT summary, rows.crc, exported, config, other_config FROM rows JOIN experiments USING (folder) "
-            "JOIN details USING (folder) WHERE folder = ?"
+        sql = (
+            "SELECT folder, summary, rows.crc, exported, config, other_config FROM experiments "
+            "JOIN rows USING (folder) JOIN details USING (folder) WHERE "
         )
-        for folder in folders:
-            row = self._database.execute(one, (folder,)).fetchone()
-            if row is not None:  # deleted in between
-                summary, crc, exported, *numbers = row
-                configuration = Configuration(*(self._part(number, parts) for number in numbers))
-                yield ExportedExperiment(folder, _decode(summary, crc), decode_row(exported), configuration)
+        if folders is None:
+            sql += "listed = 1 AND has_aggregate = 1 ORDER BY natural_id, folder"
+            rows: Iterable[tuple[Any, ...]] = self._database.execute(sql)
+        else:
+            one = f"{sql} folder = ?"  # a folder can be deleted in between
+            rows = (row for folder in folders for row in self._database.execute(one, (folder,)))
+        for folder, summary, crc, exported, *numbers in rows:
+            configuration = Configuration(*(self._part(number, parts) for number in numbers))
+            yield ExportedExperiment(folder, _decode(summary, crc), decode_row(exported), configuration)
 
     def config_types(self) -> dict[str, str]:
         """Return the type of each configuration key, sorted by key: `integer`, `number`, `boolean` or `text`."""
@@ -206,15 +222,21 @@ class CatalogueReader:
             parts[number] = config_index.decode_part(data)
         return parts[number]
 
-    def configurations(self, query: Query) -> list[tuple[Configuration, int]]:
-        """Return the distinct configurations of the selected experiments, and the number of experiments of each."""
+    def config_values(self, query: Query) -> list[ConfigValue]:
+        """Return the distinct values of each configuration key of the selected experiments, in any order."""
         clause = query.clause(self._config_keys)
-        sql = f"SELECT config, other_config, count(*) FROM experiments WHERE {clause.sql} GROUP BY config, other_config"
-        parts: dict[int | None, dict[str, Value]] = {None: {}}
-        rows = self._database.execute(sql, clause.values).fetchall()
+        rows = self._database.execute(
+            f"WITH selected AS (SELECT config, other_config FROM experiments WHERE {clause.sql}), "
+            "parts AS (SELECT config AS part, 0 AS is_other, count(*) AS number FROM selected GROUP BY config "
+            "UNION ALL SELECT other_config, 1, count(*) FROM selected GROUP BY other_config) "
+            "SELECT config_keys.key, value, type = 'boolean' AS is_boolean, max(is_other), sum(number) "
+            "FROM parts JOIN config USING (part) JOIN config_keys ON config_keys.id = config.key "
+            "GROUP BY config.key, is_boolean, value",
+            clause.values,
+        )
         return [
-            (Configuration(self._part(settings, parts), self._part(others, parts)), number)
-            for settings, others, number in rows
+            ConfigValue(key, value == "true" if is_boolean else value, bool(is_other), experiments)
+            for key, value, is_boolean, is_other, experiments in rows
         ]
 
     def _config_keys(self) -> set[str]:
@@ -247,17 +269,16 @@ class CatalogueReader:
         found = (_decode(*row) for row in rows)
         return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
 
-    def sources(self) -> Iterator[tuple[str, float | None, Mtimes, int]]:
-        """Yield folder, start, mtimes and checksum of the row of all experiments with an aggregate.
+    def sources(self) -> Iterator[tuple[Any, ...]]:
+        """Yield start, folder, the mtimes of the files and checksum of the row of all experiments with an aggregate.
 
-        The start is in seconds since 1970-01-01 UTC.
+        Times are in seconds since 1970-01-01 UTC; None is unknown or absent.
         """
         sql = (
-            "SELECT folder, start_time, crc, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
+            "SELECT start_time, folder, raw, aggregated, rows.tags, crc FROM experiments JOIN rows USING (folder) "
             "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
         )
-        for folder, start, checksum, *mtimes in self._database.execute(sql):
-            yield folder, start, Mtimes(*mtimes), checksum
+        return self._database.execute(sql)
 
     def groups(self, query: Query, by: Sequence[str], *, sort: str | None = None, reverse: bool = False) -> list[Group]:
         """Return the totals of the selected experiments, grouped by columns.

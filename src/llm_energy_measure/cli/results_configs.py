@@ -9,6 +9,7 @@ import msgspec
 
 from llm_energy_measure.analysis.configs import KeyValues, key_values
 from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.reader import paused_collector
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.domain.configuration import PREFIX, Value, shortest_name
@@ -27,6 +28,7 @@ _MAX_TEXT = 40
 @click.option("--all-keys", is_flag=True, help="List also the keys that have one value in all selected experiments.")
 @options.json_option
 @options.shared_options
+@paused_collector()
 def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     """List the configuration keys that vary, with their values and the number of experiments of each value.
 
@@ -36,15 +38,17 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     as absent (-).
     """
     query = Query(where=where)
-    found = query_catalogue(
-        options.repository(), lambda catalogue: catalogue.configurations(query), full=True, warn=terminal.warn
+    values, number = query_catalogue(
+        options.repository(),
+        lambda catalogue: (catalogue.config_values(query), catalogue.count(query)),
+        full=True,
+        warn=terminal.warn,
     )
-    keys = key_values(found, only_varying=not all_keys)
-    number = sum(experiments for _, experiments in found)
+    keys = key_values(values, number, only_varying=not all_keys)
     if as_json:
         terminal.print_json(msgspec.to_builtins(keys))
     elif keys:
-        names = {name for configuration, _ in found for part in configuration for name in part}
+        names = {one.key for one in values}
         terminal.print_table(_HEADERS, (_cells(key, names) for key in keys), optional=(2,))
     elif number:
         terminal.info("all selected experiments have one configuration; --all-keys lists its keys")
