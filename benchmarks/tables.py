@@ -6,6 +6,7 @@ Each experiment (default 20,000) has 2 processes and a configuration of about 60
 If FOLDER (default: a temporary folder in the current one) already has aggregates, the benchmark uses them. The
 catalogue and the dataset are up to date before the measurement. Each measurement is a separate process, and the
 commands take turns. The table shows medians of processor time (user and system) over N runs (default 5), with start-up.
+The energy of these records is undetermined, so that only `repeats --energy plain` has groups.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def commands(folder: Path, target: Path) -> dict[str, list[str]]:
     return {
         "start-up (results list --limit 0)": [*tool, "results", "list", "--limit", "0"],
         "results repeats --format json": [*tool, "results", "repeats", "--format", "json"],
+        "results repeats --energy plain": [*tool, "results", "repeats", "--energy", "plain", "--format", "json"],
         "results configs": [*tool, "results", "configs"],
         "results list --where config.batch_size": [*tool, "results", "list", "--where", "config.batch_size = 8"],
         "results export --to CSV": [*tool, "results", "export", "--to", str(target / "table.csv")],

@@ -49,7 +49,7 @@ def test_csv_of_a_table_equals_that_of_each_cell(rows: list[list[Any]]) -> None:
 
 def test_with_configuration_adds_sorted_keys() -> None:
     table = exporters.Table(names=["id"], rows=[["x"], ["y"]])
-    found = exporters.with_configuration(table, [{"b": 1, "a.c": True}, {"b": None}])
+    found = exporters.with_configuration(table, [({"b": 1}, {"a.c": True}), ({"b": 2}, {"b": None})])
     assert (found.names, found.rows) == (["id", "config.a.c", "config.b"], [["x", True, 1], ["y", None, None]])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from llm_energy_measure.catalogue.query import ALIASES, SEPARATOR, full_key, is_config
 from llm_energy_measure.catalogue.reader import ExportedExperiment
 from llm_energy_measure.catalogue.summary import ExperimentSummary
-from llm_energy_measure.domain.configuration import PREFIX, Value
+from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
 from llm_energy_measure.results.exporters import Table, with_configuration
@@ -35,16 +35,9 @@ def fact_values(row: ExperimentSummary) -> list[str | None]:
 
 def exported_table(exported: Sequence[ExportedExperiment]) -> Table:
     """Return the exported table of experiments of the catalogue. Each of them has exported values."""
-    merged: dict[tuple[int, int], dict[str, Value]] = {}
-    configurations = []
-    for one in exported:  # experiments share the two parts of their configuration
-        key = (id(one.configuration.settings), id(one.configuration.others))
-        if key not in merged:
-            merged[key] = {**one.configuration.settings, **one.configuration.others}
-        configurations.append(merged[key])
     names = [*(column.name for column in AGGREGATED_COLUMNS), *FACT_COLUMNS]
     rows = [(*(one.values or ()), *fact_values(one.summary)) for one in exported]
-    return with_configuration(Table(names=names, rows=rows), configurations)
+    return with_configuration(Table(names=names, rows=rows), [one.configuration for one in exported])
 
 
 def select_columns(table: Table, words: Sequence[str], summaries: Sequence[ExperimentSummary] = ()) -> Table:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import click
 
 from llm_energy_measure.catalogue.export_table import FACT_COLUMNS, exported_table, fact_values, select_columns
+from llm_energy_measure.catalogue.reader import paused_collector
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.cli import energies, formatting, options, selection, terminal
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
@@ -63,6 +64,7 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
     help="Show this energy in LaTeX and Markdown; the other formats have both.",
 )
 @options.shared_options
+@paused_collector()
 def export(
     *,
     ids: tuple[str, ...],
@@ -223,18 +225,16 @@ def _loaded_table(repository: FileSystemRepository, names: Sequence[str], *, per
 
 def _catalogued_table(repository: FileSystemRepository, names: Sequence[str] | None) -> _Found:
     """Return `_loaded_table` of experiments (None is all), from the catalogue: this takes a tenth of the time."""
-    # Exports per process do not need these imports.
+    # Exports per process do not need this import.
     from llm_energy_measure.catalogue.index import query_catalogue
-    from llm_energy_measure.catalogue.reader import paused_collector
 
     try:
         folders = None if names is None else [repository.folder_of(name) for name in names]
     except LLMEnergyMeasureError:  # it is reported there, together with the other ids
         return _loaded_table(repository, names or ())
-    with paused_collector():
-        exported = query_catalogue(
-            repository, lambda catalogue: list(catalogue.exported(folders)), full=True, warn=terminal.warn
-        )
+    exported = query_catalogue(
+        repository, lambda catalogue: list(catalogue.exported(folders)), full=True, warn=terminal.warn
+    )
     is_complete = names is None or len(exported) == len(names)
     if not is_complete or any(one.values is None for one in exported):
         # Absent, unreadable, or with integers that the catalogue cannot store.

@@ -7,6 +7,7 @@ import click
 from llm_energy_measure.analysis import repeats_text
 from llm_energy_measure.analysis.observations import METRICS, read_observations
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
+from llm_energy_measure.catalogue.reader import paused_collector
 from llm_energy_measure.cli import energies, formatting, options, repeats_output, selection, terminal
 
 _FORMATS = {".csv": "csv", ".json": "json", ".md": "markdown", ".tex": "latex"}
@@ -71,6 +72,7 @@ The exit status is 1 if an aggregate can't be read.
 @energies.unit_option
 @options.json_option
 @options.shared_options
+@paused_collector()
 def repeats(
     *,
     ids: tuple[str, ...],

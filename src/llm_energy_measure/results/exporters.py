@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ Results = AggregatedResult | RawProcessResult | Iterable[AggregatedResult | RawP
 
 # A line break inside a quoted cell is harmless.
 _HARMFUL = re.compile(rf"(?!\n)[{UNPRINTABLE}]")
+_ROWS_PER_CHUNK = 1_000
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -229,7 +231,7 @@ def table_of(
     aggregated = [result for result in results if isinstance(result, AggregatedResult)]
     breakdown = breakdown_columns(aggregated) if include_process_breakdown else ()
     table = _table(AGGREGATED_COLUMNS + breakdown, aggregated)
-    return with_configuration(table, [flatten(result.effective_config) for result in aggregated])
+    return with_configuration(table, [(flatten(result.effective_config),) for result in aggregated])
 
 
 def _table(columns: Sequence[Column[Any]], results: Iterable[AggregatedResult | RawProcessResult]) -> Table:
@@ -237,17 +239,27 @@ def _table(columns: Sequence[Column[Any]], results: Iterable[AggregatedResult | 
     return Table(names=[column.name for column in columns], rows=rows)
 
 
-def with_configuration(table: Table, configurations: Sequence[Mapping[str, Any]]) -> Table:
+def with_configuration(table: Table, configurations: Sequence[Sequence[Mapping[str, Any]]]) -> Table:
     """Return the table with one more column `config.<key>` for each configuration key, sorted.
 
     Args:
         table: The table.
-        configurations: Flattened configuration of each row. Rows with one configuration may share the object.
+        configurations: Flattened configuration of each row, in at least one part. If several parts have a key, the last
+            of them decides. Rows may share the objects of their parts.
     """
-    distinct = {id(one): one for one in configurations}
-    keys = sorted({key for one in distinct.values() for key in one})
-    cells = {number: [one.get(key) for key in keys] for number, one in distinct.items()}
-    rows = [[*row, *cells[id(one)]] for row, one in zip(table.rows, configurations, strict=True)]
+    distinct = {id(part): part for parts in configurations for part in parts}
+    keys = sorted({key for part in distinct.values() for key in part})
+    indices = {key: index for index, key in enumerate(keys)}
+    of_first: dict[int, list[Any]] = {}  # repeats share their first part, which has most keys
+    rows = []
+    for row, (first, *others) in zip(table.rows, configurations, strict=True):
+        if id(first) not in of_first:
+            of_first[id(first)] = [first.get(key) for key in keys]
+        cells = of_first[id(first)].copy()
+        for part in others:
+            for key, value in part.items():
+                cells[indices[key]] = value
+        rows.append([*row, *cells])
     return Table(names=[*table.names, *(f"{PREFIX}{key}" for key in keys)], rows=rows)
 
 
@@ -299,8 +311,11 @@ def to_csv(table: Table) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_cell(name) for name in table.names])
-    texts: dict[str, str] = {}  # most texts occur in many rows
-    writer.writerows([_fast_cell(value, texts) for value in row] for row in table.rows)
+    rows = iter(table.rows)
+    texts = _Texts()
+    while chunk := list(islice(rows, _ROWS_PER_CHUNK)):
+        columns = [_csv_column(values, texts) for values in zip(*chunk, strict=True)]
+        writer.writerows(zip(*columns, strict=True))
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
@@ -347,19 +362,28 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _fast_cell(value: object, texts: dict[str, str]) -> object:
-    """Return `_cell(plain(value))`, or a value that the csv module writes in the same way.
+class _Texts(dict[str | None, str]):
+    """The cells of texts: most texts occur in many rows. None is an empty cell."""
 
-    A CSV export of 20,000 experiments with 60 configuration keys takes 45 % less time than with `_cell` alone.
+    def __missing__(self, value: str | None) -> str:
+        """Return the cell of a new text, and keep it."""
+        self[value] = cell = _cell(plain(value))
+        return cell
+
+
+def _csv_column(values: Sequence[Any], texts: _Texts) -> Iterable[object]:
+    """Return `_cell(plain(value))` of each value of a column, or values that the csv module writes in the same way.
+
+    A CSV export of 20,000 experiments with 60 configuration keys takes half the time that it takes with `_cell` alone.
     """
-    kind = type(value)
-    if kind is str:
-        if value not in texts:
-            texts[value] = _cell(plain(value))  # type: ignore[index]  # it is a str
-        return texts[value]  # type: ignore[index]  # as above
-    if value is None or kind is int or (kind is float and math.isfinite(value)):  # type: ignore[arg-type]  # as above
-        return value
-    return _cell(plain(value))
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {str}:
+        return map(texts.__getitem__, values)
+    if kinds <= {int, float}:
+        floats = (value for value in values if type(value) is float) if int in kinds else filter(None, values)
+        if all(map(math.isfinite, floats)):
+            return values
+    return [_cell(plain(value)) for value in values]
 
 
 def _cell(value: object) -> str:
