@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,17 @@ import pytest
 
 from llm_energy_measure import record
 from llm_energy_measure.exceptions import ResultExistsError
+from llm_energy_measure.recorder.ranks import ProcessRank
 from llm_energy_measure.recorder.running import RUNNING
 from llm_energy_measure.recorder.sampler import Sampler
+from llm_energy_measure.recorder.sources import Settings, open_sources
 from llm_energy_measure.recorder.sources.amdsmi import AmdSmi
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.verify import verify_experiment
-from tests.support.devices import Board, FakeAmdSmi, FakeNvml
+from tests.support.devices import Board, FakeAmdSmi, FakeNvml, HangingNvml
 from tests.support.recordings import EXPERIMENT, load_result, make_recording
-from tests.support.replay import ManualClock, sensor, steady_watts
+from tests.support.replay import ManualClock, ReplaySource, sensor, steady_watts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +82,43 @@ def test_driver_that_hangs_delays_the_main_thread_only_for_a_time(clock: ManualC
     [reading] = sampler.readings()
     assert reading.problems == ["sensor_lost"]
     assert reading.energy_j == (None if at == "begin" else 10.0)
+
+
+def test_driver_that_hangs_at_its_start_costs_only_its_sensors() -> None:
+    nvml = HangingNvml("open")
+    rank = ProcessRank(process_index=0, world_size=1)
+    opened = open_sources([Nvml(nvml), steady_watts(50.0)], Settings(environ={}, rank=rank, patience_sec=0.05))
+    nvml.gate.set()
+    assert [one.source for one in opened.sensors] == ["replay"]
+    assert "the driver did not answer for 0.05 s" in str(opened.errors["nvml"])
+
+
+def test_driver_that_hangs_at_its_end_delays_the_process_only_for_a_time(
+    repository: FileSystemRepository, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    nvml = HangingNvml("close")
+    with make_recording(repository, clock, sources=[Nvml(nvml)]):
+        clock.now += 5
+    assert load_result(repository).status == "completed"
+    assert "cannot close the energy source nvml: TimeoutError" in caplog.text
+    nvml.gate.set()
+
+
+def test_checkpoints_are_made_in_their_own_thread(repository: FileSystemRepository) -> None:
+    names = []
+
+    def read() -> float:
+        names.append(threading.current_thread().name)
+        return 100.0
+
+    arguments: dict[str, Any] = {"sources": [ReplaySource(sensor(read))], "interval_sec": None, "checkpoint_sec": 0.01}
+    with record(EXPERIMENT, repository=repository, environ={}, **arguments):
+        started, deadline = len(names), time.monotonic() + 60
+        while len(names) < started + 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        inside = names[started:]
+    assert len(inside) >= 2
+    assert set(inside) == {"llm-energy-measure-checkpoint"}
 
 
 def test_changed_clock_during_the_run_keeps_duration_and_energy(

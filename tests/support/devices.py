@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,6 +125,23 @@ class FakeNvml:
         if value is None:
             raise NVMLError("Not Supported")
         return value
+
+
+class HangingNvml(FakeNvml):
+    """A library whose first call or last call hangs."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__([Board(index=0, uuid="GPU-a")])
+        self.at = at
+        self.gate = threading.Event()
+
+    def nvmlInit(self) -> None:
+        self.gate.wait(60 if self.at == "open" else 0)
+        super().nvmlInit()
+
+    def nvmlShutdown(self) -> None:
+        self.gate.wait(60 if self.at == "close" else 0)
+        super().nvmlShutdown()
 
 
 class AmdSmiException(Exception):

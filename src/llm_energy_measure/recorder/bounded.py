@@ -22,11 +22,26 @@ def call_within(seconds: float, call: Callable[[], T]) -> T | None:
         seconds: The longest wait, in seconds.
         call: The function.
     """
+    with contextlib.suppress(Exception):  # third-party code: a failing sensor must not end the run
+        return result_within(seconds, call)
+    return None
+
+
+def result_within(seconds: float, call: Callable[[], T]) -> T:
+    """Return the result of a call, or raise its exception; raise `TimeoutError` if it takes longer.
+
+    Args:
+        seconds: The longest wait, in seconds.
+        call: The function.
+    """
     results: list[T] = []
+    errors: list[Exception] = []
 
     def run() -> None:
-        with contextlib.suppress(Exception):  # third-party code: a failing sensor must not end the run
+        try:
             results.append(call())
+        except Exception as error:  # noqa: BLE001 - raised again below, in the thread of the caller
+            errors.append(error)
 
     thread = threading.Thread(target=run, name="llm-energy-measure-call", daemon=True)
     try:
@@ -35,7 +50,11 @@ def call_within(seconds: float, call: Callable[[], T]) -> T | None:
         run()
     else:
         thread.join(seconds)
-    return results[0] if results else None
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
 
 
 def call_store(store: Store, call: Callable[[], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from statistics import mean
 
@@ -77,7 +78,16 @@ def test_many_requests_need_bounded_memory_and_a_small_file() -> None:
     assert (measured.count("ttft_ms"), measured.count("itl_full_ms")) == (3_000, 297_000)
     record = factories.raw(inference_metrics=factories.inference(latency_measurements=measured))
     assert len(codec.encode_raw(record)) < 3e6
+    assert min(checkpoint_cpu_sec(latencies) for _ in range(3)) < 0.05
     assert_percentiles_within_one_percent(measured, 3_000)
+
+
+def checkpoint_cpu_sec(latencies: RequestLatencies) -> float:
+    """Return the CPU time of the part of a checkpoint that grows with the requests."""
+    start = time.thread_time()
+    measured = latencies.copy().measurements()
+    codec.encode_raw(factories.raw(inference_metrics=factories.inference(latency_measurements=measured)))
+    return time.thread_time() - start
 
 
 def assert_percentiles_within_one_percent(measured: LatencyMeasurements, requests: int) -> None:

@@ -22,6 +22,7 @@ from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.device_state import DeviceSample, DeviceState
 from llm_energy_measure.domain.metrics import Component, DeviceEnergy, Provenance, Scope, SensorReading
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
+from llm_energy_measure.recorder.bounded import result_within
 from llm_energy_measure.recorder.devices import own_devices, unused_devices
 from llm_energy_measure.recorder.ranks import ProcessRank
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 _LOG = logging.getLogger(__name__)
+
+# The longest wait at the end for a driver that hangs. The result is saved already.
+_CLOSE_SEC = 2.0
 
 ENTRY_POINT_GROUP = "llm_energy_measure.sources"
 
@@ -100,6 +104,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         w_per_core: Power of one busy core, in watts; None if the user states none.
         gpus: Ids of the GPUs to read, as in CUDA_VISIBLE_DEVICES; None to read the GPUs that belong to the process.
         notes: Sentences that the record has to show next to the energy. A source appends to this list.
+        patience_sec: The longest wait for a source with `may_hang`, in seconds. A reset of a GPU takes less.
     """
 
     environ: Mapping[str, str]
@@ -107,6 +112,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     w_per_core: float | None = None
     gpus: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
+    patience_sec: float = 30.0
 
     def select_gpus(self, visible: Sequence[str]) -> list[str]:
         """Return the ids of the GPUs to read: `gpus`, or those of the visible GPUs that belong to this process."""
@@ -128,6 +134,9 @@ class Source(Protocol):
 
     Attributes:
         name: Name by which users select the source. Readings carry it too.
+
+    A source whose driver may hang sets the attribute `may_hang` to True. It is then opened and closed in another
+    thread, for a limited time.
     """
 
     name: str
@@ -216,19 +225,28 @@ def open_source(source: Source, settings: Settings) -> list[Sensor]:
         RecorderError: No sensor can be read, or the source raised an error of another type.
         ConfigurationError: A setting of the source is wrong.
     """
+    doing = f"cannot read {source.name}"
     try:
-        return source.open(settings)
+        if not getattr(source, "may_hang", False):
+            return source.open(settings)
+        return result_within(settings.patience_sec, lambda: source.open(settings))
     except (RecorderError, ConfigurationError):
         raise
+    except TimeoutError as hang:
+        found = f"the driver did not answer for {settings.patience_sec:g} s"
+        raise RecorderError(doing, found, "check the GPUs and their driver, or select other sources") from hang
     except Exception as bug:
         found = f"{type(bug).__name__}: {bug}"
-        raise RecorderError(f"cannot read {source.name}", found, "correct that source") from bug
+        raise RecorderError(doing, found, "correct that source") from bug
 
 
 def close_source(source: Source) -> None:
     """Close a source. A failure, for example of a lost GPU, is only logged: all readings are already taken."""
     try:
-        source.close()
+        if getattr(source, "may_hang", False):
+            result_within(_CLOSE_SEC, source.close)
+        else:
+            source.close()
     except Exception as bug:  # noqa: BLE001 - a third-party source; its error must not hide an error of the run
         _LOG.warning("cannot close the energy source %s: %s: %s", source.name, type(bug).__name__, bug)
 

@@ -35,6 +35,7 @@ class AmdSmi:
     """
 
     name = "amdsmi"
+    may_hang = True
 
     def __init__(self, library: Any = None, driver: Path = DRIVER) -> None:
         self._library = library

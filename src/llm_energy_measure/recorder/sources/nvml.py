@@ -27,6 +27,7 @@ class Nvml:
     """
 
     name = "nvml"
+    may_hang = True
 
     def __init__(self, library: Any = None) -> None:
         self._library = library
