@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from llm_energy_measure.results import FileSystemRepository
 from tests.support import factories
-from tests.support.command import MODULE, PATIENCE_SEC, as_process, run
+from tests.support.command import MODULE, PATIENCE_SEC, in_one_process, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,15 +159,19 @@ ALL_TYPES = "select * from test_all_types()"
 
 def test_sql_prints_values_of_all_types(results: Path, tmp_path: Path) -> None:
     # In a child process, because another test of this process can have imported pandas, which changes pyarrow's values.
-    shown = as_process("-o", results, "results", "sql", ALL_TYPES)
+    command = ("-o", results, "results", "sql", ALL_TYPES)
+    shown, as_json, csv, done = in_one_process(
+        command,
+        (*command, "--format", "json"),
+        (*command, "--format", "csv"),
+        (*command, "--to", tmp_path / "all.parquet"),
+    )
     assert (shown.status, shown.err) == (0, "3 rows\n")
-    rows = as_process("-o", results, "results", "sql", ALL_TYPES, "--format", "json").json()
+    rows = as_json.json()
     assert (rows[1]["uhugeint"], rows[1]["hugeint"]) == (str(2**128 - 1), 2**127 - 1)
     assert (rows[0]["date"], rows[1]["bit"]) == ("5877642-06-25 (BC)", "10101")
     assert rows[2] == dict.fromkeys(rows[2])
-    csv = as_process("-o", results, "results", "sql", ALL_TYPES, "--format", "csv")
     assert (csv.status, csv.err) == (0, "")
-    done = as_process("-o", results, "results", "sql", ALL_TYPES, "--to", tmp_path / "all.parquet")
     assert done.status in (0, 1)
     assert "bug" not in done.err
 

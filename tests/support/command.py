@@ -12,16 +12,17 @@ import select
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_energy_measure.cli.main import main
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 MODULE = [sys.executable, "-m", "llm_energy_measure"]
 PATIENCE_SEC = 120
+_ROOT = Path(__file__).resolve().parents[2]
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _ERASED = re.compile("\x1b\\[\\?25[lh]|\x1b\\[[0-9]*[AK]|\r")
@@ -75,6 +76,24 @@ def as_process(*arguments: object, cwd: Path | None = None, env: Mapping[str, st
         check=False,
     )
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def in_one_process(*commands: Sequence[object]) -> list[Done]:
+    """Run commands one after the other in one child process, in which no other test has imported a library."""
+    script = (
+        "import json, sys\n"
+        "from tests.support.command import run\n"
+        "json.dump([run(*words) for words in json.loads(sys.argv[1])], sys.stdout)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps([[*map(str, words)] for words in commands])],
+        cwd=_ROOT,
+        env=_environment(None),
+        capture_output=True,
+        timeout=PATIENCE_SEC,
+        check=True,
+    )
+    return [Done(*one) for one in json.loads(done.stdout)]
 
 
 def on_terminal(
