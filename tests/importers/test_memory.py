@@ -54,8 +54,8 @@ def write_folder(folder: Path, files: int) -> Path:
 
 
 def test_import_of_a_folder_keeps_no_file_in_memory(tmp_path: Path) -> None:
-    few, many = (write_folder(tmp_path / str(files), files) for files in (100, 1000))
-    growth = peak_bytes(many, 100) - peak_bytes(few, 10)
+    few, many = (write_folder(tmp_path / str(files), files) for files in (50, 400))
+    growth = peak_bytes(many, 40) - peak_bytes(few, 5)
     few_bytes, many_bytes = (sum(path.stat().st_size for path in folder.iterdir()) for folder in (few, many))
     assert growth < (many_bytes - few_bytes) / MARGIN
 
@@ -120,9 +120,9 @@ def test_rows_of_a_log_take_linear_time(tmp_path: Path, write: Callable[[Path, i
 @pytest.mark.parametrize("write", [write_run_table, write_sglang, write_bridge])
 def test_reading_a_log_keeps_no_record_in_memory(tmp_path: Path, write: Callable[[Path, int], None]) -> None:
     few, many = tmp_path / "few", tmp_path / "many"
-    write(few, 200)
-    write(many, 800)
+    write(few, 100)
+    write(many, 400)
     one = 1 if write is write_bridge else None
-    growth = peak_bytes(many, one or 800) - peak_bytes(few, one or 200)
+    growth = peak_bytes(many, one or 400) - peak_bytes(few, one or 100)
     # A record of Python objects takes more than 3,000 bytes.
-    assert growth / 600 < 3000 / MARGIN
+    assert growth / 300 < 3000 / MARGIN

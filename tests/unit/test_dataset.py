@@ -47,10 +47,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> FileSystemRepository:
-    """Two experiments of January 2026, one of March, one with unknown start, one pending."""
-    repository = FileSystemRepository(tmp_path / "results")
+def saved(folder: Path) -> FileSystemRepository:
+    """Save two experiments of January 2026, one of March, one with unknown start, one pending."""
+    repository = FileSystemRepository(folder)
     march = factories.timestamps(factories.START.replace(month=3))
     for name, changes in (("a", {}), ("b", {"world_size": 3}), ("c", {"timestamps": march, "host": "node-1"})):
         for record in factories.raws(2, name, **changes):
@@ -60,6 +59,11 @@ def repository(tmp_path: Path) -> FileSystemRepository:
     repository.save_aggregated(factories.aggregated("d", start_time=None, total_energy_j=None))
     repository.save_raw("pending", factories.raw("pending"))
     return repository
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FileSystemRepository:
+    return saved(tmp_path / "results")
 
 
 def parts(folder: Path) -> dict[str, int]:
@@ -339,10 +343,12 @@ def test_file_of_another_program_is_not_replaced(repository: FileSystemRepositor
 # SQL
 
 
-@pytest.fixture
-def dataset(repository: FileSystemRepository, tmp_path: Path) -> Path:
-    write_dataset(repository, tmp_path / "dataset")
-    return tmp_path / "dataset"
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset that no test changes: queries only read."""
+    folder = tmp_path_factory.mktemp("queried")
+    write_dataset(saved(folder / "results"), folder / "dataset")
+    return folder / "dataset"
 
 
 @pytest.mark.parametrize(

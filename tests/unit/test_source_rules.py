@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -34,15 +35,21 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+@functools.cache
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the functions of a file."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
 def function_lengths() -> dict[str, int]:
     """Return the lines of each function from `def` to its end, with the docstring and without decorators."""
     lengths = {}
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno is not None
-                where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
-                lengths[where] = node.end_lineno - node.lineno + 1
+        for node in functions(path):
+            assert node.end_lineno is not None
+            where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            lengths[where] = node.end_lineno - node.lineno + 1
     return lengths
 
 
@@ -68,10 +75,8 @@ def test_names_of_tests_are_short() -> None:
     long_names = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path in SCRIPTS
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name.startswith("test_")
-        and len(node.name) > MAX_TEST_NAME
+        for node in functions(path)
+        if node.name.startswith("test_") and len(node.name) > MAX_TEST_NAME
     ]
     assert long_names == [], f"name the behaviour in at most {MAX_TEST_NAME} characters"
 
