@@ -41,7 +41,7 @@ from tests.support import factories
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CASES = int(os.environ.get("LLM_ENERGY_MEASURE_FUZZ_CASES") or 15_000)
+CASES = int(os.environ.get("LLM_ENERGY_MEASURE_FUZZ_CASES") or 10_000)
 # Constant by default: a default run fails only if a change of the code caused the failure.
 SEED = int(os.environ.get("LLM_ENERGY_MEASURE_FUZZ_SEED") or 20260116)
 LIMIT_SEC = 1.0

@@ -77,7 +77,7 @@ def test_record_written_as_a_tools_file_is_imported_unchanged(name: str, data: s
     check_round_trip(SHAPES[name], data)
 
 
-@settings(max_examples=8)  # each import starts a process
+@settings(max_examples=4)  # each import starts a process
 @given(data=st.data())
 def test_record_written_as_hdf5_is_imported_unchanged(data: st.DataObject) -> None:
     check_round_trip(SHAPES["perun as HDF5"], data)
