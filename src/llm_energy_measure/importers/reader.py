@@ -21,6 +21,7 @@ from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named
 from llm_energy_measure.importers.report import Entry, ImportReport
 from llm_energy_measure.importers.scan import Scan, is_folder
+from llm_energy_measure.importers.texts import without_texts
 from llm_energy_measure.importers.values import parse_time
 
 
@@ -129,7 +130,7 @@ def _scan(path: str | Path | Sequence[str | Path], formats: Sequence[Format], op
         records = scan.folder(Path(path)) if is_folder(path) else scan.file(Path(path))
     else:
         records = scan.paths(path)
-    return ImportedRecords((_with_machine(record, options) for record in records), report)
+    return ImportedRecords((without_texts(_with_machine(record, options)) for record in records), report)
 
 
 def _formats(given: str | Format | Sequence[Format]) -> tuple[Format, ...]:
