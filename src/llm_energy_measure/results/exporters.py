@@ -130,8 +130,7 @@ class ResultsExporter:
         self,
         results: Sequence[AggregatedResult],
         filename: str = "aggregated_results.csv",
-        *,
-        include_process_breakdown: bool = False,
+        include_process_breakdown: bool = False,  # noqa: FBT001, FBT002 - as in export_aggregated_to_csv
     ) -> Path:
         """Write a CSV file with one row per experiment; see `export_to_csv`."""
         path = self.output_dir / filename
