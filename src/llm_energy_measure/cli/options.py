@@ -301,6 +301,11 @@ def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool, where: st
         raise click.UsageError("Give either experiment ids or --all.")
 
 
+def names_of(text: str | None) -> list[str]:
+    """Return the names of a comma-separated list, without repetitions. None is an empty list."""
+    return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
+
+
 def format_of(target: str, formats: Mapping[str, str], default: str = "csv") -> str:
     """Return the format that the suffix of a file name selects; the default for a suffix that is no table format.
 

@@ -33,14 +33,13 @@ def _margin(_context: click.Context, _parameter: click.Parameter, value: str) ->
     return margin
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the names of a comma-separated list."""
-    return tuple(name.strip() for name in value.split(",")) if value is not None else ()
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
+    return options.names_of(value)
 
 
-def _fail_on(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+def _fail_on(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
     """Return the conditions of a comma-separated list."""
-    conditions = list(_names(context, parameter, value))
+    conditions = options.names_of(value)
     for word in conditions:
         if word not in _CONDITIONS:
             raise click.BadParameter(f"{word!r} is not one of {', '.join(_CONDITIONS)}")
@@ -123,8 +122,8 @@ def compare_results(
     metrics: tuple[str, ...],
     margin: float,
     block: str | None,
-    vary: tuple[str, ...],
-    ignore: tuple[str, ...],
+    vary: list[str],
+    ignore: list[str],
     fail_on: list[str],
     form: str | None,
     target: str | None,

@@ -107,7 +107,7 @@ def export(
     options.require_safe_target(repository, target)
     names = selection.selected(repository, ids, where, with_pending=raw, must_exist=False)
     failed = with_aggregation and not _aggregate(repository, names or None)
-    words = list(dict.fromkeys(part.strip() for part in columns.split(","))) if columns is not None else []
+    words = options.names_of(columns)
     found = _found(repository, names, form, raw=raw, per_process=per_process)
     with options.usage_errors("--columns or --unit"):
         if form in _DOCUMENTS.values():

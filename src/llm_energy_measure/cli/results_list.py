@@ -75,17 +75,12 @@ class _Listing(msgspec.Struct):
     groups: int | None = None
 
 
-def _column_names(text: str | None) -> list[str]:
-    """Return the names of a comma-separated list, without repetitions."""
-    return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
-
-
 _CONDITION = options.validated_by(lambda text: where_clause(text, COLUMNS))
 _GROUP_COLUMNS = options.validated_by(
-    lambda text: [column_of(name, COLUMNS, "cannot group") for name in _column_names(text)]
+    lambda text: [column_of(name, COLUMNS, "cannot group") for name in options.names_of(text)]
 )
 _LIST_COLUMNS = options.validated_by(
-    lambda text: [column_of(name, COLUMNS, "cannot list") for name in _column_names(text)]
+    lambda text: [column_of(name, COLUMNS, "cannot list") for name in options.names_of(text)]
 )
 _HELP = """List experiments, or totals per group.
 
@@ -166,11 +161,11 @@ def list_results(
     as_json: bool,
 ) -> None:
     """List experiments, or totals per group; the exit status is 1 if a file can't be read."""
-    columns = _column_names(by)
+    columns = options.names_of(by)
     grouped = bool(columns or totals)
     if shown is not None and grouped:
         raise click.UsageError("--columns selects columns of experiments; omit --by and --totals.")
-    shown_columns = _column_names(shown)
+    shown_columns = options.names_of(shown)
     order = _sort_column(key, columns, grouped=grouped, kind=kind)
     repository = options.repository()
     query = Query(where=where, model=model, with_pending=with_pending, energy=kind)

@@ -13,13 +13,8 @@ from llm_energy_measure.cli import energies, formatting, options, repeats_output
 _FORMATS = {".csv": "csv", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
 
-def _names(text: str | None) -> list[str]:
-    """Return the names of a comma-separated list, without repetitions."""
-    return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
-
-
 def _metrics(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
-    names = _names(value) or list(DEFAULT_METRICS)
+    names = options.names_of(value) or list(DEFAULT_METRICS)
     for name in names:
         if name not in METRICS:
             raise click.BadParameter(f"there is no metric {name!r}; choose from {', '.join(METRICS)}")
@@ -100,9 +95,9 @@ def repeats(
         repository,
         where=selection.condition_of(selection.selected(repository, ids), where),
         energy=kind,
-        split_by=_names(split_by),
-        ignore=_names(ignore),
-        by=_names(by),
+        split_by=options.names_of(split_by),
+        ignore=options.names_of(ignore),
+        by=options.names_of(by),
         metrics=metrics,
         warn=terminal.warn,
     )
