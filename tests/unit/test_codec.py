@@ -616,7 +616,7 @@ def test_unique_keys_are_recognised(
         errors="surrogatepass"
     )
     assume(b"\\" not in body and b"\xed" not in body)
-    assert json_text.has_unique_keys(body, msgspec.json.decode(body))
+    assert json_text.has_unique_keys(body, msgspec.json.encode(msgspec.json.decode(body)))
 
 
 @given(
@@ -629,7 +629,7 @@ def test_duplicate_key_is_never_called_unique(value: dict[str, Any]) -> None:
     first = json.dumps(next(iter(value)), ensure_ascii=False)
     for twice in (f"{text[:-1]}, {first}: 1}}", f'{text[:-1]},\n\t{first} :":{{"}}'):
         body = f'[{twice}, ":x", {{"": ":"}}]'.encode(errors="replace")
-        assert not json_text.has_unique_keys(body, msgspec.json.decode(body))
+        assert not json_text.has_unique_keys(body, msgspec.json.encode(msgspec.json.decode(body)))
         with pytest.raises(ValueError, match="not valid JSON"):
             json_text.parse(body)
 

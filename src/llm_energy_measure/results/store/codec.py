@@ -478,7 +478,7 @@ def _decode_exact(record_type: type[RecordT], cut: SampleArrays, levels: int, *,
         record: RecordT = _DECODERS[record_type].decode(cut.original)
         if record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET:
             return None
-        if check_keys and not json_text.has_unique_keys(cut.text, msgspec.json.decode(cut.text)):
+        if check_keys and not json_text.has_unique_keys(cut.text, _ENCODER.encode(msgspec.json.decode(cut.text))):
             return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -42,13 +42,14 @@ def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
         raise ValueError(f"it is not valid JSON (NUL bytes from byte {position} on, as after a crash of the machine)")
     try:
         value = _DECODE(body)
+        encoded = _ENCODE(value)
     except RecursionError:
         raise ValueError(too_deep) from None
     except ValueError as error:  # also msgspec.DecodeError and UnicodeDecodeError
         raise ValueError(f"it is not valid JSON ({_complaint(body) or error})") from error
-    if not has_unique_keys(body, value) and (complaint := _complaint(body)):
+    if not has_unique_keys(body, encoded) and (complaint := _complaint(body)):
         raise ValueError(f"it is not valid JSON ({complaint})")
-    if is_too_deep(body, levels):
+    if is_too_deep(encoded, levels):  # as deep as the text, and shorter
         raise ValueError(too_deep)
     return value
 
@@ -62,7 +63,7 @@ def _complaint(body: bytes) -> str | None:
     return None
 
 
-def has_unique_keys(body: bytes, value: Any) -> bool:
+def has_unique_keys(body: bytes, encoded: bytes) -> bool:
     """Return True if no object of a JSON text contains a key twice; False if a slow parser has to check that.
 
     A colon follows each key, and the other colons are in strings. Without a backslash, a string has as many colons as
@@ -70,9 +71,9 @@ def has_unique_keys(body: bytes, value: Any) -> bool:
 
     Args:
         body: The text.
-        value: What `msgspec` decodes from it.
+        encoded: What `msgspec` decodes from the text, encoded again.
     """
-    return b"\\" not in body and body.count(b":") == _ENCODE(value).count(b":")
+    return b"\\" not in body and body.count(b":") == encoded.count(b":")
 
 
 def is_too_deep(body: bytes, levels: int = MAX_RECORD_DEPTH) -> bool:
