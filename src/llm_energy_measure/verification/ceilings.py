@@ -48,7 +48,8 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
                 if power_w > usual_w:
                     is_suspicion = power_w <= ceiling_w
                     limit_w = usual_w if is_suspicion else ceiling_w
-                    found.append(_Excess(is_suspicion, process.index, relation, power_w, limit_w))
+                    sentence = relation.format(over=f"over {seconds(process.length_sec)} implies")
+                    found.append(_Excess(is_suspicion, process.index, sentence, power_w, limit_w))
     if not found:
         yield passed(code) if has_powers else not_checked(code, "no process has a power, or an energy with a time")
         return
@@ -65,7 +66,10 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
-    """Yield each power of a process: a verb and an object, the power in watts, and the hardware that draws it."""
+    """Yield each power of a process: a verb and an object, the power in watts, and the hardware that draws it.
+
+    `{over}` in the text stands for the time over which an energy implies the power.
+    """
     energy, length_sec = process.energy, process.length_sec
     if energy.gpu_power_w is not None:
         yield "reports a GPU power of", energy.gpu_power_w, "gpus"
@@ -73,14 +77,13 @@ def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
         yield "reports a CPU power of", energy.cpu_power_w, "host"
     if not length_sec:
         return
-    over = f"over {seconds(length_sec)} implies"
     for device in energy.devices or ():
         if device.energy_j is not None:
-            yield f"has a GPU whose energy {over}", device.energy_j / length_sec, "board"
+            yield "has a GPU whose energy {over}", device.energy_j / length_sec, "board"
     if energy.gpu_energy_j is not None:
-        yield f"has a GPU energy that {over}", energy.gpu_energy_j / length_sec, "gpus"
+        yield "has a GPU energy that {over}", energy.gpu_energy_j / length_sec, "gpus"
     if energy.total_energy_j is not None:
-        yield f"has a total energy that {over}", energy.total_energy_j / length_sec, "host"
+        yield "has a total energy that {over}", energy.total_energy_j / length_sec, "host"
 
 
 def _ceilings(process: Process, hardware: Hardware) -> tuple[float, float]:

@@ -62,17 +62,15 @@ def _repeated(processes: Sequence[Process]) -> dict[str, set[int]]:
         return repeated
     have_uuids = all(gpu.uuid is not None for process in processes for gpu in process.gpus)
     by_id: dict[str | int, list[Process]] = {}
-    number = 0
     for process in processes:
         for gpu in process.gpus:
-            number += 1
             # UUIDs decide if all GPUs have one, because some tools count the GPUs of each process from index 0.
             for name in {gpu.uuid} if have_uuids else {gpu.uuid, gpu.index}:
                 if name is not None:
                     by_id.setdefault(name, []).append(process)
-    if have_uuids and len(by_id) == number:
-        return repeated
     for name, own in by_id.items():
+        if len(own) == 1:
+            continue  # most GPUs
         together = [one for one in own if any(other is not one and _overlap(one, other) for other in own)]
         if together:
             repeated.setdefault(_shown(name, together), set()).update(process.index for process in together)
