@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -45,6 +46,8 @@ def is_wrong(fault: str, outcome: Outcome) -> bool:
 
 def main(file: str | None = None) -> int:
     """Run everything that is installed. The exit status is 1 if one of the outcomes is wrong."""
+    # A shell ignores SIGINT in background jobs, and so would their children. Ray cancels its tasks by SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         if "SLURM_CONF" not in os.environ and slurm.reason_against() is None:
             stack.enter_context(slurm.cluster(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "slurm"))
