@@ -14,10 +14,12 @@ from msgspec import UNSET
 
 from llm_energy_measure.bundle.contents import LeftOut, Selection
 from llm_energy_measure.bundle.creation import BundleOptions, create_bundle
+from llm_energy_measure.cli.bundle_selection import select
 from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.storage.objects import ObjectStore
 from tests.support import bundles, factories
 
 if TYPE_CHECKING:
@@ -169,12 +171,27 @@ def test_licence_and_citation_are_in_metadata_and_readme(results: Path, tmp_path
         created(results, tmp_path / "b.zip", citation=tmp_path / "no.cff")
 
 
-def test_report_is_rendered_for_the_packed_experiments(results: Path, tmp_path: Path) -> None:
-    def render(ids: list[str]) -> bytes:
-        return f"<p>{', '.join(ids)}</p>".encode()
+def test_report_is_about_the_packed_files(results: Path, tmp_path: Path) -> None:
+    def render(repository: FileSystemRepository) -> bytes:
+        return f"<p>{repository.base_path.name}: {', '.join(repository.list_experiments())}</p>".encode()
 
-    files = created(results, tmp_path / "a.zip", report=render)
-    assert files["data/report.html"] == b"<p>llama_c0, llama_c1, llama_c2</p>"
+    files = created(results.rename(tmp_path / "other"), tmp_path / "a.zip", report=render)
+    assert files["data/report.html"] == b"<p>data: llama_c0, llama_c1, llama_c2</p>"
+
+
+def test_bundle_from_a_bucket_has_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    obstore = pytest.importorskip("obstore")
+    client = obstore.store.MemoryStore()
+    for path in results.rglob("*.json"):
+        obstore.put(client, str(path.relative_to(results)), path.read_bytes())
+    address = "s3://bucket/results"
+    bucket = FileSystemRepository(address, store=ObjectStore(address, client=client, sleep=lambda _: None))
+    targets = [tmp_path / "bucket.zip", tmp_path / "folder.zip"]
+    for repository, target in zip((bucket, FileSystemRepository(results)), targets, strict=True):
+        selection = select(repository, [], "tag.paper = fig3")
+        assert [one.experiment_id for one in selection.left_out] == ["llama_c2", "torn"]
+        create_bundle(repository, target, selection)
+    assert targets[0].read_bytes() == targets[1].read_bytes()
 
 
 def test_existing_target_is_not_replaced(results: Path, tmp_path: Path) -> None:

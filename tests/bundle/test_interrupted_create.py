@@ -85,7 +85,7 @@ def test_interrupted_create_removes_its_temporary_file(results: Path, tmp_path: 
 
 
 def test_interrupt_at_the_end_removes_the_temporary_file(results: Path, tmp_path: Path) -> None:
-    def interrupting(_ids: list[str]) -> bytes:
+    def interrupting(_repository: FileSystemRepository) -> bytes:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -94,7 +94,7 @@ def test_interrupt_at_the_end_removes_the_temporary_file(results: Path, tmp_path
 
 
 def test_full_disk_is_reported_and_leaves_no_file(results: Path, tmp_path: Path) -> None:
-    def full(_ids: list[str]) -> bytes:
+    def full(_repository: FileSystemRepository) -> bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(ExportError, match="No space left on device; choose a folder that exists and has free space"):

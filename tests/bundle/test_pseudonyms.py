@@ -66,6 +66,14 @@ def test_no_file_or_name_keeps_a_name(named: FileSystemRepository, tmp_path: Pat
     assert b"copied from host-2:/scratch/user-1/log by user-1@host-1" in record
 
 
+def test_report_has_the_pseudonyms(named: FileSystemRepository, tmp_path: Path) -> None:
+    def render(repository: FileSystemRepository) -> bytes:
+        [first, *_] = repository.load_all_raw("run_host-1_a")
+        return str(first.host).encode()
+
+    assert packed(named, tmp_path / "a.zip", report=render)["data/report.html"] == b"host-1"
+
+
 def test_word_that_is_also_a_host_stays_in_other_fields(named: FileSystemRepository, tmp_path: Path) -> None:
     record = packed(named, tmp_path / "a.zip")["data/raw/run_b/process_2.json"]
     assert b'"board":"tesla"' in record.replace(b" ", b"")

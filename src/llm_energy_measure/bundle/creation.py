@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -43,7 +44,7 @@ class BundleOptions(Struct, frozen=True, kw_only=True):
         sign_with: Key that signs the bundle.
         only_passed: Leave out experiments with another verdict than `complete`.
         pseudonymise: Replace the names of hosts and users.
-        report: Function that returns an HTML report about the experiments with these ids.
+        report: Function that returns an HTML report about a results directory, which has only the packed files.
     """
 
     date: str | None = None
@@ -52,7 +53,7 @@ class BundleOptions(Struct, frozen=True, kw_only=True):
     sign_with: Path | None = None
     only_passed: bool = False
     pseudonymise: bool = False
-    report: Callable[[list[str]], bytes] | None = None
+    report: Callable[[FileSystemRepository], bytes] | None = None
 
 
 class CreatedBundle(Struct, frozen=True, kw_only=True):
@@ -151,7 +152,10 @@ class _Packing:
         self._verdicts = stack.enter_context(spool())
         self._environment = Environment()
         self._folders: list[str] = []
-        self._ids: list[str] = []
+        self._results: Path | None = None
+        if options.report is not None:  # the report has the name of the folder, which is that in the bundle
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="llm-energy-measure-"))
+            self._results = Path(folder, names.PAYLOAD)
         self._result_folders: set[str] = set()
         self._unclean: dict[str, str] = {}
         self._payload_files = self._payload_bytes = 0
@@ -211,11 +215,15 @@ class _Packing:
         self._verdicts.write(encode_verdict(verdict))
         self._environment.add(snapshot.files)
         self._folders.append(snapshot.folder)
-        self._ids.append(verdict.experiment_id)
         in_bag = {f"{names.PAYLOAD}/{key}": data for key, data in snapshot.files.items()}
         for name in sorted(in_bag, key=names.order_key):
             self._add_payload(name, in_bag[name])
             self._result_folders.add(name.split("/")[1])
+        if self._results is not None:
+            for key, data in snapshot.files.items():
+                path = self._results / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
 
     def _add_payload(self, name: str, content: bytes | BinaryIO) -> None:
         digest, size = _digest_of(content)
@@ -263,8 +271,8 @@ class _Packing:
             names.ENVIRONMENT: self._environment.encode(),
             names.VERDICTS: self._verdicts,
         }
-        if self._options.report is not None:
-            files[names.REPORT] = self._options.report(self._ids)
+        if self._options.report is not None and self._results is not None:
+            files[names.REPORT] = self._options.report(FileSystemRepository(self._results))
         if self._options.citation is not None:
             files[f"{names.PAYLOAD}/{_citation_name(self._options.citation)}"] = _read_citation(self._options.citation)
         return files

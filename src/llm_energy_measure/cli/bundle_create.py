@@ -15,7 +15,7 @@ from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.bundle_output import listed, unclean_text, with_progress
 from llm_energy_measure.cli.bundle_selection import select
-from llm_energy_measure.cli.selection import condition_of, selection_options
+from llm_energy_measure.cli.selection import selection_options
 from llm_energy_measure.results.repository import FileSystemRepository
 
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
@@ -84,8 +84,6 @@ def create(
     """
     if target == "-":
         raise click.BadParameter("a bundle needs a file; write for example --to fig3.zip", param_hint="--to")
-    if report and pseudonymise:
-        raise click.UsageError("The report shows the names of hosts; omit --report or --pseudonymise-hosts.")
     repository = options.repository()
     options.require_safe_target(repository, target)
     bundle_options = BundleOptions(
@@ -95,22 +93,15 @@ def create(
         sign_with=None if key is None else Path(key),
         only_passed=only_passed,
         pseudonymise=pseudonymise,
-        report=_report_function(repository, where, is_condition_enough=not (ids or only_passed)) if report else None,
+        report=_report_function() if report else None,
     )
     selection = select(repository, ids, where)
     created = create_bundle(repository, target, selection, bundle_options, with_progress=with_progress("packing"))
     _print_created(created)
 
 
-def _report_function(
-    repository: FileSystemRepository, where: str | None, *, is_condition_enough: bool
-) -> Callable[[list[str]], bytes]:
+def _report_function() -> Callable[[FileSystemRepository], bytes]:
     """Return the function that renders the report of the packed experiments.
-
-    Args:
-        repository: The results directory.
-        where: The condition of the command line.
-        is_condition_enough: True if the condition selects exactly the packed experiments.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
@@ -121,13 +112,12 @@ def _report_function(
         if importlib.util.find_spec(package) is None:
             raise missing(package)
 
-    def render(ids: list[str]) -> bytes:
+    def render(repository: FileSystemRepository) -> bytes:
         from llm_energy_measure.reports.build import build_report
         from llm_energy_measure.reports.html import encode_report
         from llm_energy_measure.reports.reading import read_results
 
-        condition = where if is_condition_enough else condition_of(ids, None)
-        return encode_report(build_report(read_results(repository, where=condition, warn=terminal.warn)))
+        return encode_report(build_report(read_results(repository, warn=terminal.warn)))
 
     return render
 
