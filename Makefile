@@ -86,14 +86,14 @@ $(INSTALLED_TORCH): pyproject.toml constraints.txt examples/smollm2/requirements
 	@$(VENV_TORCH)/bin/python -m pip install --quiet --prefer-binary -r examples/smollm2/requirements.txt
 	@touch "$@"
 
+# mypy uses one core. Two targets run at a time, and make prints the output of each target in one piece (make >= 4).
+GROUPED := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 .PHONY: test
-test:  ## Run all checks of CI: lint, types, layers, docs, pytest, dist, smoke
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory layers
-	@$(MAKE) --no-print-directory docs
+test:  ## Run all checks of CI: lint, types, layers, docs, dist, smoke, pytest
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	@$(MAKE) --no-print-directory -j 2 $(GROUPED) lint types layers docs smoke
 	@$(MAKE) --no-print-directory pytest
-	@$(MAKE) --no-print-directory smoke
 
 .PHONY: lint
 lint: $(INSTALLED)  ## Check the style: ruff check, ruff format
