@@ -99,6 +99,17 @@ def test_piped_screen_has_all_columns(few: Path) -> None:
     require_same("list-5-pipe", as_process("-o", few, "results", "list").out)
 
 
+def test_repeats_in_a_pipe_fit_the_terminal_of_the_user(few: Path) -> None:
+    """As in `results repeats | tail`: stdout is a pipe, and stderr is the terminal."""
+    reader, writer = os.pipe()
+    on_terminal("-o", few, "results", "repeats", columns=80, stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        lines = pipe.read().splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    assert any(line.startswith("left out: exp_c0") for line in lines)
+
+
 def test_screen_of_the_c_locale_is_ascii(few: Path) -> None:
     shown = on_terminal(
         "-o", few, "results", "list", columns=80, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}

@@ -27,7 +27,7 @@ def print_table(repeats: Repeats, kind: energies.EnergyKind, unit: str | None) -
     if rows:
         terminal.print_table(headers, rows, optional=optional, fits_pipe=True)
     for line in repeats_text.notes(repeats, kind, with_cv=True):
-        terminal.print_text(line)
+        terminal.print_text(line, fits_pipe=True)
 
 
 def encoded(repeats: Repeats, form: str, kind: energies.EnergyKind, unit: str | None) -> bytes:

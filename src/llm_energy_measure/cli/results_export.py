@@ -109,7 +109,7 @@ def export(
     failed = with_aggregation and not _aggregate(repository, names or None)
     words = options.names_of(columns)
     found = _found(repository, names, form, raw=raw, per_process=per_process)
-    with options.usage_errors("--columns or --unit"):
+    with options.usage_errors("--columns"):
         if form in _DOCUMENTS.values():
             number, data = len(found.summaries), _document(found, words, form, kind, unit)
         else:

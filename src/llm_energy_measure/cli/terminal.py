@@ -172,9 +172,14 @@ def _columns_of(stream: TextIO) -> int:
     return 80
 
 
-def print_text(text: str) -> None:
-    """Print a sentence on stdout. On a terminal, it wraps between words, and further lines are indented."""
-    columns = width()
+def print_text(text: str, *, fits_pipe: bool = False) -> None:
+    """Print a sentence on stdout. On a terminal, it wraps between words, and further lines are indented.
+
+    Args:
+        text: The sentence.
+        fits_pipe: See `print_table`.
+    """
+    columns = width(of_pipe=fits_pipe)
     text = escape(text)
     click.echo(text if columns is None else "\n".join(tables.wrap_indented(text, columns)))
 
