@@ -63,6 +63,18 @@ def _nth(method: str, wanted: int, fault: Fault) -> Callable[[str, str, int], Fa
     return lambda found, _path, _number: fault if found == method and next(count) == wanted else None
 
 
+def test_object_that_a_lost_request_left_empty_is_replaced(proxy: FaultProxy, url: str) -> None:
+    """SeaweedFS stores an empty object if the connection ends before the first byte of the body."""
+    for number in (0, 2):  # a create and a replace of the check that the server is safe
+        proxy.fault_of = _nth("PUT", number, "part")
+        store = store_of(f"{url}/{number}")
+    proxy.fault_of = _nth("PUT", 0, "part")
+    assert store.create(KEY, b"1") is True
+    proxy.fault_of = _nth("PUT", 1, "part")
+    kept = store.exchange(KEY, b"2")
+    assert (store.get(KEY), store.get(kept)) == (b"2", b"1")
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_reads_with_a_fault_are_whole(proxy: FaultProxy, url: str, fault: Fault) -> None:
     store = store_of(url)

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from email.message import Message
 
-Fault = Literal["409", "503 before", "503 after", "lost", "reset", "slow", "truncated", "hangs"]
+Fault = Literal["409", "503 before", "503 after", "lost", "reset", "slow", "truncated", "part", "hangs"]
 """409: conflict, nothing is stored. 503: the answer before or after the server has done the request. lost: no answer to
 a request that the server has done. reset: the connection ends before the request is sent. slow: half a second late.
-truncated: half of the body. hangs: no answer and no end of the connection."""
+truncated: half of the body. part: the
+connections end when the server has half of the request's body. hangs: no answer and no end of the connection."""
 
-FAULTS: tuple[Fault, ...] = ("409", "503 before", "503 after", "lost", "reset", "slow", "truncated")
+FAULTS: tuple[Fault, ...] = ("409", "503 before", "503 after", "lost", "reset", "slow", "truncated", "part")
 
 _CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>try again</Message></Error>"
 _BUSY = b"<Error><Code>SlowDown</Code><Message>busy</Message></Error>"
@@ -97,12 +98,11 @@ class FaultProxy:
         if fault in ("409", "503 before"):
             self._send(handler, 409 if fault == "409" else 503, _CONFLICT if fault == "409" else _BUSY)
             return
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in handler.headers.items():
-            if name.lower() not in _NOT_FORWARDED - {"content-length"}:
-                connection.putheader(name, value)
-        connection.endheaders(body)
+        connection = self._forward(handler, body[: len(body) // 2] if fault == "part" else body)
+        if fault == "part":
+            connection.close()
+            handler.close_connection = True
+            return
         found = connection.getresponse()
         data = found.read()
         headers = [(name, value) for name, value in found.getheaders() if name.lower() not in _NOT_FORWARDED]
@@ -119,6 +119,16 @@ class FaultProxy:
             handler.close_connection = True
         else:
             self._send(handler, found.status, data, headers, length=length if handler.command == "HEAD" else None)
+
+    def _forward(self, handler: BaseHTTPRequestHandler, body: bytes) -> http.client.HTTPConnection:
+        """Send the request with this body to the server, and return the connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in handler.headers.items():
+            if name.lower() not in _NOT_FORWARDED - {"content-length"}:
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        return connection
 
     @staticmethod
     def _send(
