@@ -33,7 +33,7 @@ ALL_COMMANDS = (
     "results verify --all",
     "results verify llama_c0 --json",
     "results repeats",
-    "results compare --help",
+    "results compare id=llama_c0 id=llama_c1 --energy plain",
     "results export --to -",
     "results export --raw --to -",
     "results check",

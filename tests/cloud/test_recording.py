@@ -13,6 +13,7 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.batch.uploads import uploads_folder
 from llm_energy_measure.results.batch.verify import verify_experiment
+from llm_energy_measure.verification.verdicts import verdict_of
 from tests.support import buckets
 from tests.support.command import run
 
@@ -21,30 +22,46 @@ if TYPE_CHECKING:
 
     from tests.support.fault_proxy import Fault, FaultProxy
 
+WATTS = 100.0
 SCRIPT = """
-import sys
+import sys, time
+from pathlib import Path
 from llm_energy_measure import record
-rank = int(sys.argv[1])
+from tests.support.replay import OtherMachineClock, steady_watts
+rank, folder = int(sys.argv[1]), Path(sys.argv[3])
 environ = {
     "RANK": str(rank), "LOCAL_RANK": str(rank % 2), "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
     "GROUP_RANK": str(rank // 2), "TORCHELASTIC_RUN_ID": "job_1", "TORCHELASTIC_RESTART_COUNT": "0",
+    "LLM_ENERGY_MEASURE_FALLBACK_DIR": sys.argv[3],
 }
-with record("exp", results_dir=sys.argv[2], environ=environ, host=f"node_{rank // 2}", sources=["cpu_model"],
-            w_per_core=4.0, checkpoint_sec=0.2) as run:
+node = f"node_{rank // 2}"
+
+
+def wait_for(name):
+    while not (folder / name).exists():
+        time.sleep(0.01)
+
+
+# The first process of each host reads its sensor. It begins first and ends last, so that it reads the whole time.
+if rank % 2:
+    wait_for(f"began_{rank - 1}")
+with record("exp", results_dir=sys.argv[2], environ=environ, host=node, clock=OtherMachineClock(node),
+            sources=[steady_watts(100.0)], checkpoint_sec=0.2) as run:
+    (folder / f"began_{rank}").touch()
     run.add_tokens(input=10, output=20)
-    sum(range(2_000_000))
+    wait_for(f"ended_{rank + 1}" if rank % 2 == 0 else f"began_{rank - 1}")
+(folder / f"ended_{rank}").touch()
 print(run.path)
 """
 
 
-def start(rank: int, url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(rank), url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(rank: int, url: str, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(rank), url, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_hosts_record_one_experiment(url: str) -> None:
-    processes = [start(rank, url) for rank in range(4)]
+def test_two_hosts_record_one_experiment(url: str, tmp_path: Path) -> None:
+    processes = [start(rank, url, tmp_path) for rank in range(4)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, outputs
     assert [out.strip() for out, _ in outputs] == [f"{url}/raw/exp/process_{rank}.json" for rank in range(4)]
@@ -57,6 +74,20 @@ def test_two_hosts_record_one_experiment(url: str) -> None:
     assert outcome.result == "aggregated"
     verified = verify_experiment(repository, "exp")
     assert verified.outcome == "passed", [finding for finding in verified.findings if finding.problem]
+    aggregated = repository.load_aggregated("exp")
+    assert aggregated is not None
+    assert verdict_of(aggregated) == "complete", aggregated.aggregation.warnings
+    spans_sec = [span_sec(records[:2]), span_sec(records[2:])]
+    assert aggregated.total_energy_j == pytest.approx(WATTS * sum(spans_sec), rel=0.05), "each host counts once"
+    assert aggregated.attributed_energy_j == pytest.approx(aggregated.total_energy_j)
+
+
+def span_sec(records: list[RawProcessResult]) -> float:
+    """Return the time from the first start to the last end of the processes of a host, on its monotonic clock."""
+    clocks = [record.clock for record in records if record.clock is not None]
+    starts = [clock.monotonic_start_sec for clock in clocks if clock.monotonic_start_sec is not None]
+    ends = [clock.monotonic_end_sec for clock in clocks if clock.monotonic_end_sec is not None]
+    return max(ends) - min(starts)
 
 
 @pytest.mark.skipif(not buckets.IS_LONG, reason="it takes two minutes; make test-cloud runs it")
