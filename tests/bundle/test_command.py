@@ -168,6 +168,8 @@ def test_signed_bundle(signed: Path, signers: Path, tmp_path: Path) -> None:
 def test_unsigned_bundle_is_not_accepted_as_signed(whole: Path, signers: Path) -> None:
     assert verify(whole, "--allowed-signers", signers).status == 11
     assert verify(whole, "--allowed-signers", signers, "--expect", digest_of(whole)).status == 11
+    done = verify(whole, "--allowed-signers", "no_signers")
+    assert (done.status, "no_signers: No such file or directory; write a line" in done.err) == (1, True)
 
 
 def test_signature_of_other_bytes(signed: Path, whole: Path, signers: Path, tmp_path: Path) -> None:
@@ -292,6 +294,14 @@ def test_file_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     )
     assert verify(tmp_path / "no.zip").status == 1
     assert verify(tmp_path).status == 17
+
+
+def test_incomplete_download_and_other_file_have_different_reasons(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(whole.read_bytes()[:-1])
+    assert "- the end of the archive is missing, or bytes follow it (zip.damaged)" in verify(path).out
+    path.write_bytes(b"<html>404 Not Found</html>")
+    assert "- it is not a ZIP archive (zip.damaged)" in verify(path).out
 
 
 def test_help_and_page_list_each_outcome_with_its_status() -> None:

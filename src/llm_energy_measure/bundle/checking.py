@@ -107,12 +107,13 @@ def verify_bundle(
     Raises:
         ConfigurationError: ssh-keygen is missing, or a file of the caller cannot be read.
     """
+    signature.require_signers(allowed_signers)  # also if the bundle has no signature
     found = BundleCheck(outcome="unsigned")
     try:
         whole = check_whole(source)
         found.digest, found.problems, found.files = whole.digest, whole.problems, whole.files
-        if expect is not None and whole.digest != expect.removeprefix(manifests.DIGEST_PREFIX).lower():
-            found.problems.append(Problem("digest.differs", None, f"the digest is {whole.digest}, not {expect}"))
+        if expect is not None and whole.digest != (wanted := expect.removeprefix(manifests.DIGEST_PREFIX).lower()):
+            found.problems.append(Problem("digest.differs", None, f"the digest is {whole.digest}, not {wanted}"))
         found.signature = _check_signature(source, allowed_signers)
         if found.signature is not None and not found.signature.is_valid:
             found.problems.append(Problem("signature.invalid", names.SIGNATURE, "no key signed these bytes"))

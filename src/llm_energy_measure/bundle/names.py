@@ -66,6 +66,8 @@ def check_name(name: str) -> None:
     """
     if name.startswith(("/", "\\")) or _DRIVE.match(name):
         raise refuse("name.absolute", name, "the name is absolute")
+    if name.endswith("/"):
+        raise refuse("name.parent", name, "it is an entry of a folder; a bundle has only entries of files")
     parts = re.split(r"[/\\]", name)
     if any(part in ("", ".", "..") for part in parts):
         raise refuse("name.parent", name, "the name has an empty part, '.' or '..'")

@@ -27,7 +27,7 @@ OUTCOMES: dict[Outcome, tuple[int, str]] = {
     "expected": (0, "whole, and the digest is that of --expect"),
     "signer-unknown": (10, "whole; the signature is valid, but its key is not known"),
     "unsigned": (11, "whole; no key has signed the bundle"),
-    "changed": (12, "a file differs from its digest, or no manifest lists it"),
+    "changed": (12, "a file or the digest differs, or no manifest lists a file"),
     "incomplete": (13, "a file is missing"),
     "verdict-differs": (14, "whole, but a recomputed verdict or figure differs"),
     "table-differs": (15, "whole, but a number of --table differs"),

@@ -20,6 +20,7 @@ NAMESPACE = "llm-energy-measure"
 
 _TIMEOUT_SEC = 300  # a person may have to type a passphrase, or touch a security key
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]+=*")
+_CHECKING = "cannot check the signature"
 _INSTALL = "install OpenSSH 8.2 or newer (on Debian and Ubuntu: apt install openssh-client)"
 
 
@@ -69,6 +70,18 @@ def require_key(key: str | Path, *, program: str | None = None) -> str:
     return doing
 
 
+def require_signers(allowed_signers: str | Path | None) -> None:
+    """Check that the file of allowed signers can be read. Raises `ConfigurationError`."""
+    if allowed_signers is None:
+        return
+    try:
+        Path(allowed_signers).read_bytes()
+    except OSError as error:
+        found = f"{allowed_signers}: {error.strerror or error}"
+        advice = "write a line 'NAME KEYTYPE KEY' for each key into it"
+        raise ConfigurationError(_CHECKING, found, advice) from error
+
+
 def check(
     data: bytes, signature: bytes, allowed_signers: str | Path | None, *, program: str | None = None
 ) -> SignatureCheck:
@@ -83,13 +96,8 @@ def check(
     Raises:
         ConfigurationError: ssh-keygen is missing, or the file of allowed signers cannot be read.
     """
-    doing = "cannot check the signature"
-    if allowed_signers is not None:
-        try:
-            Path(allowed_signers).read_bytes()
-        except OSError as error:
-            found = f"{allowed_signers}: {error.strerror or error}"
-            raise ConfigurationError(doing, found, "write a line 'NAME KEYTYPE KEY' for each key into it") from error
+    require_signers(allowed_signers)
+    doing = _CHECKING
     with tempfile.TemporaryDirectory(prefix="llm-energy-measure-") as folder:
         file = Path(folder, "signature")
         file.write_bytes(signature)

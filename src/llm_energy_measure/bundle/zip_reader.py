@@ -30,6 +30,7 @@ from llm_energy_measure.bundle.zip_records import (
     END64_SIGNATURE,
     END_SIGNATURE,
     LIMIT_32,
+    LOCAL_SIGNATURE,
     LOCATOR,
     LOCATOR_SIGNATURE,
     ZipEntry,
@@ -126,7 +127,9 @@ class ZipSource:
         position = self._length - END.size
         fields = END.unpack(self._bytes_at(position, END.size))
         if fields[0] != END_SIGNATURE:
-            raise refuse("zip.damaged", None, "the file does not end like a ZIP archive without a comment")
+            is_zip = self._bytes_at(0, 4) == struct.pack("<I", LOCAL_SIGNATURE)
+            reason = "the end of the archive is missing, or bytes follow it" if is_zip else "it is not a ZIP archive"
+            raise refuse("zip.damaged", None, reason)
         count, size, offset = fields[4], fields[5], fields[6]
         start = position - LOCATOR.size - END64.size
         if start >= 0 and self._bytes_at(position - LOCATOR.size, 4) == struct.pack("<I", LOCATOR_SIGNATURE):
@@ -201,10 +204,10 @@ class ZipSource:
                 self._check_place(entry, end, len(header))
                 end = entry.offset + len(header) + entry.size
                 if before is not None and order_key(before) >= order_key(entry.name):
-                    raise refuse("zip.order", entry.name, f"it comes after {before}")
+                    raise refuse("zip.order", entry.name, f"it comes after {before}; {_ADVICE_FOLDER}")
                 before = entry.name
                 if not is_canonical:
-                    odd = odd or refuse("zip.form", entry.name, "its record differs from its canonical form")
+                    odd = odd or refuse("zip.form", entry.name, f"its record is not canonical; {_ADVICE_FOLDER}")
                 elif self._bytes_at(entry.offset, len(header)) != header:
                     odd = odd or refuse("zip.form", entry.name, "its local header differs from its canonical form")
                 if folder_of(entry.name) is None:
