@@ -13,7 +13,7 @@ from tests.launchers import slurm
 from tests.launchers.launchers import LAUNCHERS
 from tests.launchers.outcome import FAULTS, Outcome, run
 
-HEADER = """| launcher | fault | results | checkpoints | energy of the truth | verdict |
+HEADER = """| launcher | fault | results | checkpoints | energy / true energy | verdict |
 |---|---|---|---|---|---|"""
 WORDS = {
     "none": "none",
