@@ -171,7 +171,7 @@ class BucketSaving:
                 error.advice = f"{error.advice}; the result is in {kept}"
             raise
         remove_upload(self._local)
-        with contextlib.suppress(LLMEnergyMeasureError):
+        with contextlib.suppress(LLMEnergyMeasureError, OSError):  # the result of this recording is in the bucket
             self._call_within(self._upload_earlier)
         return path
 

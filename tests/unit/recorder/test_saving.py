@@ -231,6 +231,18 @@ def test_refused_result_is_an_error_and_is_kept_in_the_bucket(
     assert waiting(environ) == []
 
 
+def test_result_that_another_process_removes_is_left_out(
+    bucket: FileSystemRepository, environ: dict[str, str], clock: ManualClock
+) -> None:
+    folder = new_upload(uploads_folder(URL, environ), "exp_8").base_path / "raw" / "exp_8"
+    folder.mkdir(parents=True)
+    (folder / "process_0.json").symlink_to("absent")  # listed, and absent when it is looked at
+    assert upload(bucket, environ) == []
+    with make_recording(bucket, clock, environ=environ):
+        clock.now += 1.0
+    assert [record.process_index for record in bucket.load_all_raw("exp_7")] == [0]
+
+
 def test_conflict_stays_on_the_local_disk(
     network: Bucket, bucket: FileSystemRepository, environ: dict[str, str]
 ) -> None:

@@ -86,7 +86,10 @@ def upload_waiting(
 
 def _has_ended(path: Path, min_age_sec: float) -> bool:
     """Return True if the recording of a directory has ended, with or without a result."""
-    if writer_has_ended(f".{path.name}", path.stat().st_mtime):
-        return True
-    results = [file for file in path.glob(f"{RAW_DIR}/*/*.json") if process_index_of(file.name) is not None]
-    return any(time.time() - file.stat().st_mtime >= min_age_sec for file in results)
+    try:
+        if writer_has_ended(f".{path.name}", path.stat().st_mtime):
+            return True
+        results = [file for file in path.glob(f"{RAW_DIR}/*/*.json") if process_index_of(file.name) is not None]
+        return any(time.time() - file.stat().st_mtime >= min_age_sec for file in results)
+    except OSError:
+        return False  # another process has uploaded and removed it meanwhile
