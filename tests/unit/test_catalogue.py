@@ -431,7 +431,7 @@ def test_concurrent_refreshes_give_the_same_answer(repository: FileSystemReposit
 def test_older_scan_does_not_replace_later_scan(repository: FileSystemRepository) -> None:
     """A slow refresh writes its rows after a faster one has written newer rows."""
     slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
-    scans = slow._scans(slow._mtimes(), rehash=False)
+    [scans] = slow._scans(slow._mtimes(), rehash=False)
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     fast.refresh()
     slow._store(scans, fast.as_of - 1)

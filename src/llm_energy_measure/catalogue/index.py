@@ -15,6 +15,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,9 +144,8 @@ class Catalogue(CatalogueReader):
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
         if len(changed) > self.scan_limit:
             on_progress(f"reading {len(changed):,} experiments into the catalogue; the next command reads only changes")
-        for start in range(0, len(changed), _ROWS_PER_COMMIT):
-            batch = {folder: mtimes[folder] for folder in changed[start : start + _ROWS_PER_COMMIT]}
-            self._store(self._scans(batch, rehash=rehash), now)
+        for scans in self._scans({folder: mtimes[folder] for folder in changed}, rehash=rehash):
+            self._store(scans, now)
         deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
         trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
         has_unused_parts = bool(deleted) or not known.keys().isdisjoint(changed)
@@ -158,7 +158,8 @@ class Catalogue(CatalogueReader):
         for start in range(0, len(folders), _ROWS_PER_COMMIT):
             now = time.time()
             mtimes = {folder: self._mtimes_of(folder) for folder in folders[start : start + _ROWS_PER_COMMIT]}
-            self._store(self._scans(mtimes, rehash=False), now)
+            for scans in self._scans(mtimes, rehash=False):
+                self._store(scans, now)
 
     def _mtimes_of(self, folder: str) -> Mtimes:
         mtimes: list[float | None] = []
@@ -273,14 +274,21 @@ class Catalogue(CatalogueReader):
             return False
         return all(mtime is None or 0 < mtime < row[3] - self._skew_sec for mtime in found)
 
-    def _scans(self, mtimes: dict[str, Mtimes], *, rehash: bool) -> list[tuple[str, Mtimes, ExperimentScan]]:
-        store, scans = self.repository.store, []
+    def _scans(self, mtimes: dict[str, Mtimes], *, rehash: bool) -> Iterator[list[tuple[str, Mtimes, ExperimentScan]]]:
+        """Read experiments, and yield them in batches for `_store`."""
+        if not mtimes:
+            return
+        store, items = self.repository.store, iter(mtimes.items())
+        # One pair of folders for all batches: in a bucket, each pair lists all objects once.
         with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
-            for folder, found in mtimes.items():
-                up_to_date = None if rehash else up_to_date_aggregate(raw, aggregated, folder)
-                scan = scan_experiment(self.repository, folder, up_to_date=up_to_date, tagged=found.tags is not None)
-                scans.append((folder, found, scan))
-        return scans
+            while batch := list(islice(items, _ROWS_PER_COMMIT)):
+                scans = []
+                for folder, found in batch:
+                    up_to_date = None if rehash else up_to_date_aggregate(raw, aggregated, folder)
+                    tagged = found.tags is not None
+                    scan = scan_experiment(self.repository, folder, up_to_date=up_to_date, tagged=tagged)
+                    scans.append((folder, found, scan))
+                yield scans
 
     def _store(self, scans: list[tuple[str, Mtimes, ExperimentScan]], now: float) -> None:
         """Write the rows of a scan, except those that a later scan has written."""
