@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.bundle import manifests, names
@@ -32,7 +33,7 @@ def write(path: Path, experiments: int) -> None:
         names.MANIFEST: b"".join(manifests.line_of(EMPTY, name) for name in payload),
     }
     files[names.TAG_MANIFEST] = b"".join(bundles.line(name, files[name]) for name in names.TAG_FILES)
-    with path.open("wb") as file, ZipWriter(file) as writer:
+    with path.open("wb") as file, closing(ZipWriter(file)) as writer:
         for name in sorted([*files, *payload], key=names.order_key):
             writer.add(name, files.get(name, b""))
         writer.finish()

@@ -8,6 +8,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ NAMES = st.from_regex(r"[a-z0-9_]{1,6}(/[a-z0-9_]{1,6}){0,2}", fullmatch=True)
 
 def written(files: dict[str, bytes], **options: int) -> bytes:
     buffer = io.BytesIO()
-    with ZipWriter(buffer, **options) as writer:
+    with closing(ZipWriter(buffer, **options)) as writer:
         for name in sorted(files, key=order_key):
             writer.add(name, files[name])
         writer.finish()
@@ -68,7 +69,7 @@ def test_archive_returns_what_was_written(
         assert {name: archive.read(name) for name in archive.namelist()} == files
     path = tmp_path_factory.mktemp("zip") / "a.zip"
     path.write_bytes(data)
-    with ZipSource(path, limit=limit) as source:
+    with closing(ZipSource(path, limit=limit)) as source:
         assert {file.name: read(file) for file in source.files()} == files
     assert written(dict(reversed(files.items())), limit=limit) == data
 
@@ -78,7 +79,7 @@ def test_archive_of_70000_entries_uses_zip64(tmp_path: Path) -> None:
     path.write_bytes(written({f"data/raw/e/{number}": b"x" for number in range(70_000)}))
     with zipfile.ZipFile(path) as archive:
         assert len(archive.namelist()) == 70_000
-    with ZipSource(path) as source:
+    with closing(ZipSource(path)) as source:
         found = [(file.name, read(file)) for file in source.files()]
     assert len(found) == 70_000
     assert found[-1] == ("data/raw/e/9999", b"x")
@@ -92,7 +93,7 @@ def test_headers_of_a_file_of_5_gib_are_those_of_zip64() -> None:
 
 
 def test_writer_refuses_names_out_of_order() -> None:
-    with ZipWriter(io.BytesIO()) as writer:
+    with closing(ZipWriter(io.BytesIO())) as writer:
         writer.add("data/b", b"")
         with pytest.raises(ValueError, match="'data/a' is not after 'data/b' in the canonical order"):
             writer.add("data/a", b"")
@@ -253,7 +254,7 @@ def test_other_time_or_permission_of_an_entry_is_refused(tmp_path: Path) -> None
 def test_content_with_another_crc_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(written({"data/a": b"12345"}).replace(b"12345", b"12346"))
-    with ZipSource(path) as source, pytest.raises(BundleError, match="CRC-32") as refused:
+    with closing(ZipSource(path)) as source, pytest.raises(BundleError, match="CRC-32") as refused:
         read(source.others["data/a"])
     assert refused.value.code == "file.changed"
 

@@ -222,6 +222,13 @@ def test_gpu_without_counter_does_not_drop_the_other_amd_gpus(
     assert "AMD GPU 0 has no readable energy counter and is left out" in (result.energy_measurement_warning or "")
 
 
+def run_silently(script: str, results_dir: Path) -> None:
+    """Run a script in a new process. It must print no error."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", script, str(results_dir)], env=env, capture_output=True, check=True)
+    assert done.stderr == b""
+
+
 def test_recording_that_ends_at_exit_of_python_starts_no_thread(tmp_path: Path) -> None:
     """Python 3.12 starts no threads at its exit, where the state of the GPUs is still read."""
     script = (
@@ -231,9 +238,7 @@ def test_recording_that_ends_at_exit_of_python_starts_no_thread(tmp_path: Path) 
         "nvml = Nvml(FakeNvml([Board(index=0, uuid='GPU-a')]))\n"
         "record('exp_7', results_dir=sys.argv[1], sources=[nvml], environ={}, samples=True, idle_sec=0.01).start()\n"
     )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, capture_output=True, check=True)
-    assert done.stderr == b""
+    run_silently(script, tmp_path)
     [result] = FileSystemRepository(tmp_path).load_all_raw(EXPERIMENT)
     assert result.status == "completed"
     assert result.energy_metrics.total_energy_j is not None
@@ -249,9 +254,7 @@ def test_process_that_takes_over_at_its_exit_saves_its_result(tmp_path: Path) ->
         "               environ=torchrun_environ(i, 2)).start() for i in range(2)]\n"
         "runs[0].stop()\ntime.sleep(0.05)\n"
     )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=env, capture_output=True, check=True)
-    assert done.stderr == b""
+    run_silently(script, tmp_path)
     first, second = FileSystemRepository(tmp_path).load_all_raw(EXPERIMENT)
     assert first.clock is not None
     assert second.clock is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def unpacked(path: Path) -> dict[str, bytes]:
 
 def packed(files: dict[str, bytes], path: Path) -> Path:
     """Write files as a canonical archive."""
-    with path.open("wb") as file, ZipWriter(file) as writer:
+    with path.open("wb") as file, closing(ZipWriter(file)) as writer:
         for name in sorted(files, key=order_key):
             writer.add(name, files[name])
         writer.finish()

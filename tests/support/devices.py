@@ -163,26 +163,23 @@ class FakeAmdSmi:
         self.ticks = 1_000_000
         self.answers: dict[str, dict[str, Any]] = {}
 
-    def _answer(self, name: str) -> dict[str, Any]:
+    def _answer(self, name: str, handle: str) -> dict[str, Any]:
+        assert handle in self.uuids
         if name not in self.answers:
             raise AmdSmiException("AMDSMI_STATUS_NOT_SUPPORTED")
         return self.answers[name]
 
     def amdsmi_get_gpu_metrics_info(self, handle: str) -> dict[str, Any]:
-        assert handle in self.uuids
-        return self._answer("metrics")
+        return self._answer("metrics", handle)
 
     def amdsmi_get_violation_status(self, handle: str) -> dict[str, Any]:
-        assert handle in self.uuids
-        return self._answer("violations")
+        return self._answer("violations", handle)
 
     def amdsmi_get_power_cap_info(self, handle: str) -> dict[str, Any]:
-        assert handle in self.uuids
-        return self._answer("power_cap")
+        return self._answer("power_cap", handle)
 
     def amdsmi_get_gpu_driver_info(self, handle: str) -> dict[str, Any]:
-        assert handle in self.uuids
-        return self._answer("driver")
+        return self._answer("driver", handle)
 
     def amdsmi_init(self) -> None:
         """Nothing to do."""

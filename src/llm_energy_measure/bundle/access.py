@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llm_energy_measure.bundle.folder_source import FolderSource
@@ -21,8 +21,8 @@ def opened(path: str | Path) -> Iterator[Source]:
         StorageError: The path cannot be read.
     """
     if Path(path).is_dir():
-        with FolderSource(path) as folder:
+        with closing(FolderSource(path)) as folder:
             yield folder
         return
-    with ZipSource(path) as source:
+    with closing(ZipSource(path)) as source:
         yield source

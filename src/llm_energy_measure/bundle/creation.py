@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -147,7 +147,7 @@ class _Packing:
         self._repository = repository
         self._selection = selection
         self._options = options
-        self._zip = stack.enter_context(ZipWriter(file))
+        self._zip = stack.enter_context(closing(ZipWriter(file)))
         self._manifest = stack.enter_context(spool())
         self._verdicts = stack.enter_context(spool())
         self._environment = Environment()

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from llm_energy_measure.bundle.name_table import NameTable, scratch_database
 from llm_energy_measure.bundle.names import BAGIT, check_name, folder_of, order_key
@@ -23,7 +21,7 @@ _MAX_DEPTH = 16
 
 
 class FolderSource:
-    """The files of a folder that holds a bundle. Use it as a context manager.
+    """The files of a folder that holds a bundle. Close it after its use.
 
     Args:
         path: The folder.
@@ -54,12 +52,8 @@ class FolderSource:
             self._stack.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Delete the temporary database."""
         self._stack.close()
 
     def files(self) -> Iterator[StoredFile]:

@@ -15,8 +15,7 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, NamedTuple
 
 from llm_energy_measure.bundle.name_table import NameTable, scratch_database
 from llm_energy_measure.bundle.names import folder_of, order_key
@@ -60,7 +59,7 @@ class _Directory(NamedTuple):
 
 
 class ZipSource:
-    """The files of an archive. Use it as a context manager.
+    """The files of an archive. Close it after its use.
 
     Args:
         path: The archive.
@@ -85,12 +84,8 @@ class ZipSource:
             self._file.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the archive."""
         self._file.close()
 
     def files(self) -> Iterator[StoredFile]:

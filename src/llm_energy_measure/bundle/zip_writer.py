@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterator
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from llm_energy_measure.bundle.names import check_name, order_key
 from llm_energy_measure.bundle.zip_records import LIMIT_32, ZipEntry, central_header, end_records, local_header
@@ -31,7 +30,7 @@ def spool() -> BinaryIO:
 
 
 class ZipWriter:
-    """Writes entries to a file. Use it as a context manager.
+    """Writes entries to a file. Close it after its use.
 
     The central directory is in a temporary file, so that memory does not grow.
 
@@ -50,12 +49,8 @@ class ZipWriter:
         self._count = 0
         self._last: tuple[int, str, str] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Delete the temporary file. The archive is complete only after `finish`."""
         self._directory.close()
 
     def add(self, name: str, content: bytes | BinaryIO) -> None:

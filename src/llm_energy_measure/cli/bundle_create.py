@@ -76,9 +76,8 @@ def create(
 
     Without ids and --where, the bundle has all experiments; with both, it has the experiments that match both. A
     condition selects experiments that are not aggregated, too. The bundle has the raw files, manifests, tags,
-    aggregates, the verdict on
-    each experiment, and a record of the selection: also the experiments of the same configurations that are left out.
-    The same results give the same bytes.
+    aggregates, the verdict on each experiment, and a record of the selection: also the experiments of the same
+    configurations that are left out. The same results give the same bytes.
 
     The printed line is for the paper. The digest is the SHA-256 of the file tagmanifest-sha256.txt in the bundle.
     """

@@ -101,9 +101,8 @@ def _all_folders(repository: FileSystemRepository) -> set[str]:
 class _Repeats:
     """The experiments of a results directory: which of them are repeats of the packed ones?
 
-    `group_observations` decides which experiments are repeats. An experiment that takes part in no statistics can lack
-    processes, so
-    that its facts differ from those of its repeats: for it, the settings and the other known facts decide.
+    `group_observations` decides which experiments are repeats. The facts of an experiment without some of its processes
+    can differ from the facts of its repeats: for it, the settings and the other known facts decide.
     """
 
     def __init__(

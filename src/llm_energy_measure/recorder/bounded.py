@@ -1,4 +1,4 @@
-"""Call third-party code or a network that may hang, and wait only a limited time."""
+"""Call code that may hang, such as a driver or a request to a network, and wait only a limited time."""
 
 from __future__ import annotations
 

@@ -178,8 +178,7 @@ class EvidenceCollector:
         self._states: list[dict[str, DeviceState]] = [{}, {}]
         self._lock = threading.Lock()
         self._has_ended = False
-        is_sampling = interval_sec and wants_samples
-        self._thread = PeriodicThread("samples", interval_sec, self._take) if interval_sec and is_sampling else None
+        self._thread = PeriodicThread("samples", interval_sec, self._take) if interval_sec and wants_samples else None
 
     def _keep(self, sensors: Sequence[Sensor]) -> None:
         """Collect evidence about these sensors too. Other threads iterate over the old lists."""

@@ -205,13 +205,18 @@ def test_next_recording_uploads_the_earlier_result(
     assert waiting(environ) == []
 
 
-def test_result_of_an_earlier_attempt_goes_to_its_archive(
-    network: Bucket, bucket: FileSystemRepository, environ: dict[str, str]
-) -> None:
+def save_without_network(network: Bucket, bucket: FileSystemRepository, environ: dict[str, str]) -> None:
+    """Save a result while the network is lost."""
     saving = saving_of(bucket, environ)
     network.is_lost = True
     saving.save_result(record(), [])
     network.is_lost = False
+
+
+def test_result_of_an_earlier_attempt_goes_to_its_archive(
+    network: Bucket, bucket: FileSystemRepository, environ: dict[str, str]
+) -> None:
+    save_without_network(network, bucket, environ)
     bucket.begin_experiment(Manifest(experiment_id="exp_7", expected_processes=1, attempt=1), 0)
     bucket.save_raw("exp_7", record(1))
     assert upload(bucket, environ) == []
@@ -246,10 +251,7 @@ def test_result_that_another_process_removes_is_left_out(
 def test_conflict_stays_on_the_local_disk(
     network: Bucket, bucket: FileSystemRepository, environ: dict[str, str]
 ) -> None:
-    saving = saving_of(bucket, environ)
-    network.is_lost = True
-    saving.save_result(record(), [])
-    network.is_lost = False
+    save_without_network(network, bucket, environ)
     bucket.save_raw("exp_7", record(gpu_name="another"))
     for _ in range(2):
         assert {problem.outcome for problem in upload(bucket, environ)} == {"conflict"}
