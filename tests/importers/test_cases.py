@@ -30,6 +30,8 @@ def test_cc_torn_last_row() -> None:
 def test_cc_wrap_total_falls() -> None:
     [record], entries = read_all(CASES / "cc_wrap_total_falls" / "emissions.csv")
     assert outcomes(entries) == [(2, "refused", "cumulative"), (3, "repaired", "counter_fell")]
+    assert "line 3 is a later row of the same run" in entries[0].message
+    assert "includes" not in entries[0].message
     energy = record.energy_metrics
     assert (energy.cpu_energy_j, energy.duration_sec) == (None, 3900.0)
     assert energy.gpu_energy_j == pytest.approx(1.404e6)

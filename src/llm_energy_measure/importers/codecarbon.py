@@ -169,6 +169,8 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
     if row.line in part.late:
         found = f"the row has {energy}, but {other}, and includes this row"
         return "out_of_order", found
+    if part.fallen:
+        return "cumulative", f"line {part.line} is a later row of the same run and counts instead of this row"
     return "cumulative", f"{other}, which includes the {energy} of this row"
 
 
