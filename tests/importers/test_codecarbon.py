@@ -11,6 +11,8 @@ import pytest
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
+from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.verification.verdicts import verdict_of
 from tests.support.imports import codes, outcomes, read_all
 from tests.support.peers import CELLS, LATEST, cells, line
 
@@ -242,6 +244,7 @@ def test_run_with_refused_later_rows_is_partial(tmp_path: Path) -> None:
     assert outcomes(entries)[:2] == [(2, "kept", "rows_refused"), (3, "refused", "torn")]
     assert record.status == "partial"
     assert "line 3" in (record.energy_measurement_warning or "")
+    assert verdict_of(aggregate_results(record.experiment_id, [record])) == "partial"
 
 
 def test_row_padded_with_commas_is_torn(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics
 from llm_energy_measure.results.store import codec
+from llm_energy_measure.verification.verdicts import verdict_of
 from tests.support import factories
 from tests.support.factories import EXPERIMENT as EXP
 
@@ -443,6 +444,12 @@ def test_partial_result_states_lower_bound_and_coverage() -> None:
         "partial: 3 of 5 processes have results, missing processes 3, 4 (expected number from argument); "
         "unreadable: process_3.json (the file is empty (0 bytes)); the sums are lower bounds"
     )
+
+
+def test_process_that_is_only_a_part_of_a_run_gives_a_lower_bound() -> None:
+    result = aggregate(factories.raw(), factories.raw(process_index=1, gpu_id=1, status="partial"))
+    assert result.is_lower_bound is True
+    assert verdict_of(result) == "partial"
 
 
 def test_strict_refuses_an_incomplete_experiment_with_a_report() -> None:

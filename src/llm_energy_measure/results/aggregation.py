@@ -376,11 +376,12 @@ def _metadata(experiment: Experiment, verification: Verification) -> Aggregation
 
 
 def _is_lower_bound(evidence: Evidence, verification: Verification) -> bool:
-    """Return True if a process or an energy value is missing, or a sensor stopped early."""
+    """Return True if a process or an energy value is missing, a record covers a part of a run, or a sensor stopped."""
     is_cut_short = evidence.any_sensors and any(energy.is_lower_bound for energy in evidence.energies)
     codes = ("completeness.no_energy", "completeness.sensor_time")
     lacks_energy = any(verification.outcomes.get(code) == "failed" for code in codes)
-    return bool(evidence.report.missing) or lacks_energy or is_cut_short
+    is_part = any(record.status == "partial" for record in evidence.records)
+    return bool(evidence.report.missing) or lacks_energy or is_cut_short or is_part
 
 
 def _warnings(verification: Verification, num_processes: int) -> list[str]:
