@@ -173,6 +173,14 @@ def test_several_candidates_and_metrics_have_one_table_each(tmp_path: Path) -> N
     assert document["tests"] == 4
 
 
+def test_candidates_are_sorted_by_value(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST}, sizes=[1, 8, 32, 128])
+    document = compared(results, "--by", "config.batch_size", "--base", "1", "--format", "json").json()
+    assert [table["candidate"] for table in document["tables"]] == [
+        f"config.batch_size = {size}" for size in (8, 32, 128)
+    ]
+
+
 def test_junit_has_a_failure_for_each_row_that_meets_a_condition(two_commits: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.xml"
     done = by_commit(two_commits, "--fail-on", "worse", "--to", target)

@@ -299,6 +299,21 @@ def test_rows_are_the_configurations_of_both_sides() -> None:
     assert table.geometric_mean_ratio == pytest.approx(1.1)
 
 
+def test_rows_are_sorted_by_the_values_of_the_configuration() -> None:
+    """The order of ids is another one: 32 is in front of 8."""
+
+    def runs(name: str, first: float, sizes: Sequence[int]) -> Selection:
+        sides = (side(f"{name}{size}", BASE, first=first, configuration={"batch_size": size}) for size in sizes)
+        return joined(name, *sides)
+
+    [table] = compare(runs("a", 0.0, (1, 32, 8, 128, 16)), [runs("b", 1.0, (32, 1, 8, 256, 64))]).tables
+    assert [row.configuration for row in table.rows] == ["batch_size=1", "batch_size=8", "batch_size=32"]
+    assert (table.only_base, table.only_new) == (
+        ["batch_size=16", "batch_size=128"],
+        ["batch_size=64", "batch_size=256"],
+    )
+
+
 def test_labels_leave_out_names_that_repeat_an_earlier_one() -> None:
     facts: list[dict[str, Any]] = [
         {"precision": "fp16", "config.a.dtype": "float16", "config.a.size": 1},

@@ -380,7 +380,7 @@ def group_observations(observations: Iterable[Observation]) -> list[ObservationG
         differing.add(values)
     keys = differing.keys()
     found = [_group(group, {key: one.get(key) for key in keys}) for group, one in zip(members, facts, strict=True)]
-    return sorted(found, key=lambda group: [_sort_key(value) for value in group.differs.values()])
+    return sorted(found, key=lambda group: [value_order(value) for value in group.differs.values()])
 
 
 def facts_of(one: Observation) -> dict[str, Value | None]:
@@ -432,7 +432,8 @@ def _order(one: Observation) -> tuple[float, str]:
     return (moment.timestamp() if moment else float("inf"), one.experiment_id)
 
 
-def _sort_key(value: Value | None) -> tuple[int, float, str]:
+def value_order(value: Value | None) -> tuple[int, float, str]:
+    """Return the sort key of a value: numbers, then texts, then unknown values."""
     if value is None:
         return (2, 0.0, "")
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, value)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.analysis.observations import Observation
+from llm_energy_measure.analysis.observations import Observation, value_order
 from llm_energy_measure.domain.configuration import PREFIX, Value
 from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError
 
@@ -262,11 +262,11 @@ def _distinct(values: Iterable[Value | None]) -> list[Value | None]:
 
 
 def _rows(side: Iterable[Configured], shared: Sequence[str]) -> dict[Key, list[Configured]]:
-    """Return the configurations of a side by the values of the shared names."""
+    """Return the configurations of a side by the values of the shared names, sorted by these values."""
     rows: dict[Key, list[Configured]] = {}
     for facts, runs in side:
         rows.setdefault(tuple(facts.get(name) for name in shared), []).append((facts, runs))
-    return rows
+    return dict(sorted(rows.items(), key=lambda row: [value_order(value) for value in row[0]]))
 
 
 def _runs(row: Sequence[Configured]) -> list[Observation]:

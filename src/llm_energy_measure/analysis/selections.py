@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC
 
@@ -58,7 +59,7 @@ def sides_of(observations: Sequence[Observation], name: str, base: str) -> tuple
     for one in observations:
         if (value := read(one)) is not None:
             sides.setdefault(value, []).append(one)
-    found = sorted(sides)
+    found = sorted(sides, key=text_order)
     if base not in sides:
         listed = ", ".join(found[:10]) or "no value"
         raise ConfigurationError(doing, f"no run has the value {base!r}", f"choose the base of: {listed}")
@@ -67,6 +68,15 @@ def sides_of(observations: Sequence[Observation], name: str, base: str) -> tuple
     selections = [Selection(f"{name} = {value}", sides[value]) for value in found]
     index = found.index(base)
     return selections[index], selections[:index] + selections[index + 1 :]
+
+
+def text_order(value: str) -> tuple[bool, float, str]:
+    """Return the sort key of a value as text: numbers by value, then other texts."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    return (False, number, value) if math.isfinite(number) else (True, 0.0, value)
 
 
 def full_names(names: Iterable[str], observations: Sequence[Observation], doing: str) -> list[str]:

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from llm_energy_measure.analysis.observations import METRICS, Observation
 from llm_energy_measure.analysis.repeats import RepeatGroup
-from llm_energy_measure.analysis.selections import column
+from llm_energy_measure.analysis.selections import column, text_order
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.domain.statistics import SampleStatistics, sample_statistics
@@ -103,7 +103,7 @@ def _fact(name: str, results: Results) -> Quantity:
         advice = f"{error.advice}, a numeric column of an export, or a metric: {', '.join(METRICS)}"
         raise ConfigurationError(error.doing, error.found, advice) from error
     texts = {one.experiment_id: read(one) for one in results.observations}
-    known = sorted({text for text in texts.values() if text is not None}, key=_sort_key)
+    known = sorted({text for text in texts.values() if text is not None}, key=text_order)
     label = name.rpartition(".")[2].replace("_", " ")
     if known and all(_number(text) is not None for text in known):
         return Quantity(
@@ -151,12 +151,7 @@ def texts_of(name: str, results: Results) -> Callable[[Observation], str]:
 
 def sorted_texts(texts: Sequence[str]) -> list[str]:
     """Return the distinct texts, numbers by value before words."""
-    return sorted(set(texts), key=_sort_key)
-
-
-def _sort_key(text: str) -> tuple[bool, float, str]:
-    number = _number(text)
-    return (True, 0.0, text) if number is None else (False, number, text)
+    return sorted(set(texts), key=text_order)
 
 
 def _number(text: str | None) -> float | None:
