@@ -204,6 +204,14 @@ def test_hostile_names_are_drawn_in_every_format() -> None:
     assert "n" * 50 not in svg
 
 
+def test_a_bar_of_one_part_names_the_part() -> None:
+    marks = [Mark(x=0.0, y=3.0, y_low=0.0)]
+    axis = Axis(label="configuration", categories=["batch_size=1"])
+    panels = [Panel(series=[Series(name="CPU", marks=marks)])]
+    drawn = page_svg(plot(marks, kind="stacked", x=axis, by="component", panels=panels))
+    assert ">CPU<" in drawn
+
+
 def test_labels_are_cut_and_dollars_are_no_formula() -> None:
     assert for_matplotlib("$") == r"\$"
     assert len(readable("n" * 10_000)) == 300

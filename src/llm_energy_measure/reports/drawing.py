@@ -221,7 +221,7 @@ def _set_limits(axes: Axes, plot: Plot, panel: Panel) -> None:
 
 
 def _add_legend(figure: Figure, plot: Plot) -> None:
-    """Add a legend above the panels, if there are several series."""
+    """Add the legend above the panels, if the figure needs one."""
     handles, names = _legend(plot)
     if handles:
         columns = _legend_columns(names, figure.get_figwidth())
@@ -230,12 +230,12 @@ def _add_legend(figure: Figure, plot: Plot) -> None:
 
 
 def _legend(plot: Plot) -> tuple[list[Any], list[str]]:
-    """Return the handles and the names of the series; empty if there is only one."""
+    """Return the handles and the names of the series; empty if there is only one, and it is no part of a total."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     names = [series.name for series in plot.panels[0].series]
-    if len(names) < 2:
+    if len(names) < 2 and plot.kind != "stacked":
         return [], []
     handles: list[Any] = []
     for number, name in enumerate(names):
