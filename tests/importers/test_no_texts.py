@@ -1,4 +1,4 @@
-"""Records hold no prompts and no generated texts: the importers drop the fields that tools use for them."""
+"""Records hold no prompts, generated texts and keys of servers: the importers drop their fields."""
 
 from __future__ import annotations
 
@@ -60,3 +60,17 @@ def test_texts_are_dropped_at_any_depth_and_numbers_and_labels_are_kept() -> Non
     assert without_texts(record).effective_config == {"tool": [{"runs": kept}]}
     unchanged = factories.raw(effective_config=kept)
     assert without_texts(unchanged) is unchanged
+
+
+def test_labels_of_a_run_table_are_kept() -> None:
+    labels = {"output": "long", "content": "math", "question": "q12", "response": "json", "prompt": "short"}
+    others = {"prompt_length": 128, "response_format": "json_object", "messages_per_s": 3.5, "dataset_name": "ShareGPT"}
+    record = factories.raw(effective_config={**labels, **others, "answer": TEXT, "outputs": [TEXT]})
+    assert without_texts(record).effective_config == {**labels, **others}
+
+
+def test_keys_of_a_server_are_dropped() -> None:
+    endpoint = {"url": "localhost:8000", "api_key": "SECRET", "headers": [["Authorization", "Bearer SECRET"]]}
+    record = factories.raw(effective_config={"aiperf": {"input_config": {"endpoint": endpoint}}})
+    [kept] = without_texts(record).effective_config["aiperf"]["input_config"].values()
+    assert kept == {"url": "localhost:8000"}

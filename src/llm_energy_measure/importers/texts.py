@@ -1,4 +1,4 @@
-"""Drop prompts and generated texts, which can be personal data, from the configuration of a record."""
+"""Drop prompts, generated texts and credentials from the configuration of a record."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 
+_PROMPT = "prompt"
 _NAMES = frozenset(
     {
-        *("prompts", "input_text", "input_texts", "question", "questions", "messages", "conversation"),
+        *(_PROMPT, "prompts", "input_text", "input_texts", "question", "questions", "messages", "conversation"),
         *("generated_text", "generated_texts", "output_text", "output_texts", "completion", "completions", "content"),
         *("response", "responses", "output", "outputs", "answer", "answers"),
     }
 )
 """Names of fields in which tools store texts. A number under one of these names is kept."""
 
+_CREDENTIALS = frozenset(("api_key", "authorization", "headers"))
+"""Names of fields with keys of a server, as in the `input_config` of AIPerf."""
 
-# In run tables, `prompt` is also the name of a factor with values such as `long`.
-_NAME_OF_LABEL_OR_TEXT = "prompt"
+# In run tables, these names can be factors with values such as `long`. The factors are at the top level of the
+# configuration; the fields of tools that write texts are below.
 _LABEL = re.compile(r"\S{0,32}")
 
 
 def without_texts(record: RawProcessResult) -> RawProcessResult:
-    """Return a record without the texts of requests in its configuration, at any depth."""
-    config = _without_texts(record.effective_config)
+    """Return a record without texts of requests and credentials in its configuration, at any depth."""
+    config = _without_texts(record.effective_config, is_top=True)
     return record if config is record.effective_config else msgspec.structs.replace(record, effective_config=config)
 
 
-def _without_texts(value: Any) -> Any:
-    """Return a JSON value without texts; the same object if it has none."""
+def _without_texts(value: Any, *, is_top: bool = False) -> Any:
+    """Return a JSON value without texts and credentials; the same object if it has none."""
     if isinstance(value, dict):
-        kept = {name: _without_texts(one) for name, one in value.items() if not _is_text(name, one)}
+        kept = {name: _without_texts(one) for name, one in value.items() if not _is_dropped(name, one, is_top=is_top)}
         return value if len(kept) == len(value) and all(kept[name] is value[name] for name in kept) else kept
     if isinstance(value, list):
         new = [_without_texts(one) for one in value]
@@ -41,8 +44,11 @@ def _without_texts(value: Any) -> Any:
     return value
 
 
-def _is_text(name: str, value: object) -> bool:
+def _is_dropped(name: str, value: object, *, is_top: bool) -> bool:
     lower = name.lower()
-    if lower == _NAME_OF_LABEL_OR_TEXT and isinstance(value, str):
-        return _LABEL.fullmatch(value) is None
-    return isinstance(value, str | list) and (lower in _NAMES or lower == _NAME_OF_LABEL_OR_TEXT)
+    if lower in _CREDENTIALS:
+        return isinstance(value, str | list | dict)
+    if lower not in _NAMES or not isinstance(value, str | list):
+        return False
+    is_label = (is_top or lower == _PROMPT) and isinstance(value, str) and _LABEL.fullmatch(value)
+    return not is_label
