@@ -67,6 +67,16 @@ def test_experiment_without_a_known_configuration_is_named_apart(tmp_path: Path)
     assert "left out, configuration unknown: 1 other experiment" in run("bundle", "verify", tmp_path / "b.zip").out
 
 
+def test_bytes_do_not_depend_on_the_order_of_the_ids(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    save(repository, "one", 2)
+    save(repository, "two", 2)
+    first, second = tmp_path / "a.zip", tmp_path / "b.zip"
+    assert selection(tmp_path / "results", first, "two", "one")["requested_ids"] == ["one", "two"]
+    selection(tmp_path / "results", second, "one", "two", "one")
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_condition_selects_experiments_that_are_not_aggregated(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     save(repository, "good", 2)

@@ -47,7 +47,7 @@ class Selection(Struct, kw_only=True):
 
     Attributes:
         condition: Condition of `--where`. None if there was none.
-        requested_ids: Ids of the command line. None if there were none.
+        requested_ids: Ids of the command line, in order of the alphabet. None if there were none.
         only_passed: True if experiments with another verdict than `complete` were left out.
         found: Folder names of the experiments that were found.
         left_out: Experiments of the same configurations that are not in the bundle, and earlier attempts.

@@ -81,7 +81,7 @@ def select(repository: FileSystemRepository, ids: Sequence[str], where: str | No
     if not ids and where is None:
         return Selection(found=sorted(_all_folders(repository)))
     found = {repository.folder_of(name) for name in selected(repository, ids, where)}
-    selection = Selection(condition=where, requested_ids=list(ids) or None, found=sorted(found))
+    selection = Selection(condition=where, requested_ids=sorted(set(ids)) or None, found=sorted(found))
 
     def add_others(catalogue: Catalogue) -> None:
         with scratch_database() as database:
