@@ -204,6 +204,18 @@ def test_hostile_names_are_drawn_in_every_format() -> None:
     assert "n" * 50 not in svg
 
 
+@pytest.mark.parametrize("text", ["fp_16", "a<b>", "{x}", "a\\b", "é", "n" * 99])
+def test_a_figure_for_a_paper_has_a_font_with_all_its_characters(text: str) -> None:
+    """Computer Modern of matplotlib draws `_` as a dot, and `<` as an inverted exclamation mark."""
+    figure = plot([Mark(x=1.0, y=2.0)], x=Axis(label=text))
+    other = encode_image(figure, SINGLE, "pdf")
+    assert b"STIXGeneral" in other
+    assert b"Cmr10" not in other
+    usual = encode_image(plot([Mark(x=1.0, y=2.0)], x=Axis(label="batch size $1-2 (n=3)")), SINGLE, "pdf")
+    assert b"Cmr10" in usual
+    assert b"STIX" not in usual
+
+
 def test_a_bar_of_one_part_names_the_part() -> None:
     marks = [Mark(x=0.0, y=3.0, y_low=0.0)]
     axis = Axis(label="configuration", categories=["batch_size=1"])

@@ -88,7 +88,19 @@ def draw(plot: Plot, size: style.Size) -> Figure:
     if len(plot.panels) > 1:
         _label_figure(figure, plot)
     _add_legend(figure, plot)
+    if size.purpose == "paper":
+        _choose_font(figure)
     return figure
+
+
+def _choose_font(figure: Figure) -> None:
+    """Use another font for the whole figure if Computer Modern does not draw all characters of its texts."""
+    import matplotlib as mpl
+    from matplotlib.text import Text
+
+    texts: Any = figure.findobj(Text)
+    if not set().union(*(text.get_text().replace(r"\$", "$") for text in texts)) <= style.COMPUTER_MODERN:
+        mpl.rcParams.update(style.ALL_CHARACTERS)
 
 
 def axes_of(plot: Plot, axes: Axes | None = None) -> Axes:

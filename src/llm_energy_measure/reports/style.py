@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -35,6 +36,12 @@ MOST_SERIES = len(MARKERS)
 
 PARTS = {"GPU": COLOURS[0], "CPU": COLOURS[1], "RAM": COLOURS[2], "not attributed": FAINT}
 """Colour of each component of the energy."""
+
+COMPUTER_MODERN = frozenset(string.ascii_letters + string.digits + string.whitespace + "!#$%&()*+,-./:;=?@[]'")
+"""Characters that the font of LaTeX in matplotlib (cmr10) draws right. It draws `_` as a dot, and `<` as `¡`."""
+
+ALL_CHARACTERS: Any = {"font.serif": ["STIXGeneral"], "mathtext.fontset": "stix"}
+"""Settings of a figure for a paper that has other characters: a similar font for the whole figure."""
 
 Purpose = Literal["report", "paper"]
 
@@ -73,8 +80,7 @@ def settings_of(size: Size) -> dict[str, Any]:
     points = 8.0 if is_paper else 10.0
     return {
         "font.family": "serif" if is_paper else "sans-serif",
-        # Computer Modern is the font of LaTeX. It has no letters with accents, which come from the next font.
-        "font.serif": ["cmr10", "DejaVu Serif"],
+        "font.serif": ["cmr10"],  # Computer Modern is the font of LaTeX; see ALL_CHARACTERS for other names
         "font.sans-serif": ["DejaVu Sans"],
         "mathtext.fontset": "cm" if is_paper else "dejavusans",
         "axes.formatter.use_mathtext": is_paper,
