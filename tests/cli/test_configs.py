@@ -61,6 +61,13 @@ def test_configs_of_one_configuration_names_the_option_for_all_keys(results: Pat
     assert "--all-keys lists its keys" in done.err
 
 
+def test_configs_names_the_experiments_that_are_not_aggregated(tmp_path: Path) -> None:
+    FileSystemRepository(tmp_path).save_raw("new", factories.raw("new", effective_config={"batch_size": 8}))
+    done = run("-o", tmp_path, "results", "configs", "--all-keys")
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "0 keys of 0 experiments; 1 not aggregated yet ('aggregate --all' aggregates them)\n"
+
+
 def test_configs_fit_the_terminal(results: Path) -> None:
     repository = FileSystemRepository(results)
     for number in range(30):

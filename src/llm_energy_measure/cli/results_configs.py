@@ -38,9 +38,9 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     as absent (-).
     """
     query = Query(where=where)
-    values, number = query_catalogue(
+    values, number, pending = query_catalogue(
         options.repository(),
-        lambda catalogue: (catalogue.config_values(query), catalogue.count(query)),
+        lambda catalogue: (catalogue.config_values(query), catalogue.count(query), catalogue.pending()),
         full=True,
         warn=terminal.warn,
     )
@@ -52,7 +52,10 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
         terminal.print_table(_HEADERS, (_cells(key, names) for key in keys), optional=(2,))
     elif number:
         terminal.info("all selected experiments have one configuration; --all-keys lists its keys")
-    terminal.info(f"{formatting.plural(len(keys), 'key')} of {formatting.plural(number, 'experiment')}")
+    text = f"{formatting.plural(len(keys), 'key')} of {formatting.plural(number, 'experiment')}"
+    if pending:
+        text += f"; {pending:,} not aggregated yet ('aggregate --all' aggregates them)"
+    terminal.info(text)
 
 
 def _cells(key: KeyValues, names: Collection[str]) -> tuple[str, ...]:
