@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
 from tests.support.command import as_process, on_terminal, run
@@ -146,6 +147,26 @@ def test_each_title_of_groups_and_repeats_works(few: Path, columns: int) -> None
     metrics = [title.partition(" [")[0] for title in repeats if title not in OF_REPEATS]
     assert metrics == ["j_per_token", "energy", "tokens_per_s"]
     require_usable(few, metrics)
+
+
+def test_each_metric_of_repeats_works(tmp_path: Path) -> None:
+    results = make(tmp_path / "results", 3)
+    latencies = factories.latency([35.5, 36.5], [1.0, 1.5], [0.5, 1.0, 1.5])
+    record = factories.raw("req_c0", inference_metrics=factories.inference(latency_measurements=latencies))
+    repository = FileSystemRepository(results)
+    repository.save_raw("req_c0", record)
+    assert len(list(aggregate_all(repository))) == 4
+    require_usable(results, list(METRICS))
+    for energy in ("attributed", "plain"):
+        [row] = run(
+            "-o", results, "results", "list", "--where", "requests = 2", "--energy", energy, "--json",
+            "--columns", ",".join(METRICS),
+        ).json()  # fmt: skip
+        group = run(
+            "-o", results, "results", "repeats", "req_c0", "--metrics", ",".join(METRICS), "--energy", energy, "--json"
+        ).json()["groups"][0]
+        shown = {name: statistics["mean"] for name, statistics in group["statistics"].items()}
+        assert row == pytest.approx(shown)
 
 
 def require_usable(results: Path, names: list[str]) -> None:

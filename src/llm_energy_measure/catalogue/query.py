@@ -42,6 +42,10 @@ _UNITS = {
     **dict.fromkeys(("partial_energy_j", "shown_energy_j", "shown_plain_energy_j"), "J"),
     **dict.fromkeys(("shown_plain_joules_per_token", "shown_plain_joules_per_output_token"), "J/token"),
     **dict.fromkeys(("shown_tokens_per_joule", "shown_plain_tokens_per_joule"), "token/J"),
+    **dict.fromkeys(("shown_joules_per_request", "shown_plain_joules_per_request"), "J/request"),
+    **dict.fromkeys(("shown_power_w", "shown_plain_power_w"), "W"),
+    "energy_window_sec": "s",
+    "requests": "",
     "found_processes": "",
     "expected_processes": "",
 }
@@ -74,6 +78,8 @@ ALIASES = {
     "warnings": "warning_count",
     "j_per_token": "attributed_joules_per_token",
     "j_per_output_token": "attributed_joules_per_output_token",
+    "j_per_request": "shown_joules_per_request",
+    "power": "shown_power_w",
     "tokens_per_s": "avg_tokens_per_second",
     "ttft_p50": "ttft_median_ms",
     "itl_p50": "itl_median_ms",
@@ -89,6 +95,8 @@ PLAIN_ALIASES = ALIASES | {
     "energy": "shown_plain_energy_j",
     "j_per_token": "shown_plain_joules_per_token",
     "j_per_output_token": "shown_plain_joules_per_output_token",
+    "j_per_request": "shown_plain_joules_per_request",
+    "power": "shown_plain_power_w",
 }
 """Short names of columns if a list shows plain sums."""
 

@@ -41,6 +41,9 @@ _OWN_COLUMNS = {
 }
 _EXPORT_COLUMNS = tuple(column for column in SUMMARY_COLUMNS if column.name not in {*_OWN_COLUMNS, *ALIASES})
 
+# Columns with values of `ExperimentFacts`: type and field by name.
+_FACT_COLUMNS = {"requests": ("integer", "requests"), "energy_window_sec": ("number", "window_sec")}
+
 # An aggregate of another tool has no attribution, but a total. A partial total is a lower bound.
 PLAIN = "coalesce(total_energy_j, partial_energy_j)"
 """SQL of the plain sum of an experiment."""
@@ -49,19 +52,26 @@ LOW = f"coalesce(attributed_energy_j, attributed_low_j, {PLAIN})"
 HIGH = f"coalesce(attributed_energy_j, attributed_high_j, {PLAIN})"
 """SQL of its greatest energy."""
 
+_SHOWN = f"iif(is_lower_bound, {LOW}, {HIGH})"
+
 # SQLite computes these columns when they are read. They are the figures that lists show.
 _SHOWN_COLUMNS = {
-    "shown_energy_j": f"iif(is_lower_bound, {LOW}, {HIGH})",
+    "shown_energy_j": _SHOWN,
     "shown_tokens_per_joule": f"total_tokens / nullif({HIGH}, 0)",
     "shown_plain_energy_j": PLAIN,
     "shown_plain_tokens_per_joule": f"total_tokens / nullif({PLAIN}, 0)",
     "shown_plain_joules_per_token": f"{PLAIN} / nullif(total_tokens, 0)",
     "shown_plain_joules_per_output_token": f"{PLAIN} / nullif(output_tokens, 0)",
+    "shown_joules_per_request": f"{_SHOWN} / nullif(requests, 0)",
+    "shown_power_w": f"{_SHOWN} / nullif(energy_window_sec, 0)",
+    "shown_plain_joules_per_request": f"{PLAIN} / nullif(requests, 0)",
+    "shown_plain_power_w": f"{PLAIN} / nullif(energy_window_sec, 0)",
 }
 
 COLUMNS: dict[str, str] = {
     **_OWN_COLUMNS,
     **{column.name: column.type for column in _EXPORT_COLUMNS},
+    **{name: kind for name, (kind, _) in _FACT_COLUMNS.items()},
     **dict.fromkeys(_SHOWN_COLUMNS, "number"),
 }
 """Type of each column by name: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""
@@ -105,8 +115,9 @@ def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, h
         None if scan.aggregated is None else scan.process_values.get(column.name, column.getter(scan.aggregated))
         for column in _EXPORT_COLUMNS
     ]
+    facts = [getattr(scan.facts, name, None) for _, name in _FACT_COLUMNS.values()]
     fixed = (folder, has_aggregate, scan.listed, natural_text(row.experiment_id))
-    return (*fixed, *map(_plain, own), *map(_plain, more), *(part.number for part in parts))
+    return (*fixed, *map(_plain, own), *map(_plain, more), *map(_plain, facts), *(part.number for part in parts))
 
 
 def natural_text(text: str) -> str:

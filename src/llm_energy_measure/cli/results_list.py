@@ -100,8 +100,8 @@ Conditions:
 The columns are those of an export, and status, verdict, hosts, gpus, precision, note, tag.KEY and config.KEY
 ('results configs' lists the keys). energy is the energy of the table, for undetermined ones the bound in the table.
 energy_j is the plain sum. attributed_energy_j counts each joule once; attributed_low_j and attributed_high_j are its
-bounds. A date is a year, a month or a day in UTC. ~ and --model ignore
-case. The exit status is 1 if a file can't be read.
+bounds. The metrics of 'results repeats' are columns too. A date is a year, a month or a day in UTC. ~ and --model
+ignore case. The exit status is 1 if a file can't be read.
 """.format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
 

@@ -90,6 +90,8 @@ _UNITS: dict[str, tuple[str, float]] = {
     "h": ("s", 3600.0),
     "token": ("token", 1.0),
     "tokens": ("token", 1.0),
+    "request": ("request", 1.0),
+    "requests": ("request", 1.0),
 }
 
 ENERGY_UNITS = {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": JOULES_PER_KWH}
