@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from array import array
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llm_energy_measure import domain
@@ -82,6 +84,15 @@ def test_constructor_names_all_missing_and_all_unknown_fields() -> None:
         Timestamps(START, END, 10.0)  # type: ignore[call-arg]  # on purpose
 
 
+@pytest.mark.parametrize("name", domain.__all__)
+def test_each_record_class_names_all_wrong_fields(name: str) -> None:
+    record_class = getattr(domain, name)
+    missing = [field.name for field in msgspec.structs.fields(record_class) if field.required]
+    found = f"missing: {', '.join(missing)}; " if missing else ""
+    with pytest.raises(TypeError, match=f"cannot create {name}: {found}no field colour, size"):
+        record_class(colour=1, size=2)
+
+
 def test_time_span_from_times_has_its_duration() -> None:
     wanted = Timestamps(start=START, end=END, duration_sec=10.0)
     for start, end in ((START, END), (START.timestamp(), END.timestamp()), (START.isoformat(), END.isoformat())):
@@ -120,10 +131,20 @@ def test_replace_and_to_dict_of_records() -> None:
     assert aggregated.to_dict()["process_results"][0]["experiment_id"] == "e"
 
 
+def test_to_dict_of_a_large_record_has_lists() -> None:
+    """`load_raw` returns arrays for large files."""
+    latency = factories.latency([1.0], [1.0], [1.0]).replace(itl_full_ms=array("d", [1.5, 2.5]))
+    record = factories.raw(inference_metrics=factories.inference(latency_measurements=latency))
+    assert record.to_dict()["inference_metrics"]["latency_measurements"]["itl_full_ms"] == [1.5, 2.5]
+
+
 def test_repr_is_short() -> None:
     assert repr(of()) == "RawProcessResult('exp_7', process_index=0, total_energy_j=50.0, total_tokens=100)"
     text = repr(aggregate_results("exp_7", [of()]))
     assert text == "AggregatedResult('exp_7', processes=1, total_energy_j=50.0, total_tokens=100)"
+    latency = factories.latency([1.0] * 3, [1.0] * 10_000, [1.0] * 10_000)
+    assert repr(latency) == "LatencyMeasurements(request_count=3, total_output_tokens=10003)"
+    assert len(repr(factories.inference(latency_measurements=latency))) < 1_000
 
 
 def test_method_of_an_aggregation_has_a_default() -> None:

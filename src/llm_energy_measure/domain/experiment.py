@@ -21,7 +21,7 @@ from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
-from llm_energy_measure.domain.record import NamesAllFields, Record
+from llm_energy_measure.domain.record import Record
 from llm_energy_measure.domain.run_values import RunValues
 from llm_energy_measure.domain.units import (
     Count,
@@ -179,9 +179,7 @@ class StoredBytes(Struct, frozen=True, kw_only=True):
     data: bytes
 
 
-class RawProcessResult(
-    Record, metaclass=NamesAllFields, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True
-):
+class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Raw result of one process. Aggregates are computed from raw results and can be recomputed.
 
     Creating a record only checks the names of the fields, and names all missing ones; saving it checks all values. None

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from llm_energy_measure.domain.record import Record
 from llm_energy_measure.domain.sketch import LatencySketch, SketchBuilder
 from llm_energy_measure.domain.statistics import mean, percentile
 from llm_energy_measure.domain.units import Count, Milliseconds
@@ -31,7 +32,7 @@ class LatencySketches(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     itl_trimmed_ms: LatencySketch | None = None
 
 
-class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LatencyMeasurements(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency samples of one process. All samples are in milliseconds, at least 0; None means unknown.
 
     A list holds all samples, or a uniform random choice of 10,000 samples if `sketches` has a histogram of this kind.
@@ -60,6 +61,10 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     warmup_requests_excluded: Count | None = None
     sketches: LatencySketches | UnsetType = UNSET
 
+    def __repr__(self) -> str:
+        found = f"request_count={self.request_count}, total_output_tokens={self.total_output_tokens}"
+        return f"{type(self).__name__}({found})"
+
     def sketch(self, kind: _Kind) -> LatencySketch | None:
         """Return the histogram of one kind of samples; None if the list of this kind holds all samples."""
         return None if self.sketches is UNSET else getattr(self.sketches, kind)
@@ -75,7 +80,7 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return mean(getattr(self, kind)) if sketch is None else sketch.mean_ms
 
 
-class LatencyStatistics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LatencyStatistics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency statistics over all requests of all processes, in milliseconds, at least 0; None without samples.
 
     `ttft_*` is the time to first token, `itl_*` the trimmed inter-token latency, and `itl_full_*` the full one.

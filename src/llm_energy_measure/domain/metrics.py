@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType, field
 
 from llm_energy_measure.domain.device_state import DeviceEvidence
 from llm_energy_measure.domain.latency import LatencyMeasurements
-from llm_energy_measure.domain.record import NamesAllFields, Record
+from llm_energy_measure.domain.record import Record
 from llm_energy_measure.domain.units import (
     Count,
     Flops,
@@ -62,7 +62,7 @@ def _moment(value: datetime | str | float) -> datetime:
         raise ConfigurationError("cannot make a time span", f"{value!r} is no time", advice) from error
 
 
-class Timestamps(Record, metaclass=NamesAllFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Start, end and duration of a time span.
 
     New records have timestamps in UTC. Older files can have timestamps without a UTC offset, which load unchanged and
@@ -112,7 +112,7 @@ class Timestamps(Record, metaclass=NamesAllFields, frozen=True, kw_only=True, fo
         return self.start, self.end
 
 
-class InferenceMetrics(Record, metaclass=NamesAllFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InferenceMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Inference work of one process. Numbers are at least 0; None means unknown.
 
     Attributes:
@@ -231,7 +231,7 @@ class Phase(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     output_tokens: Tokens | None = None
 
 
-class EnergyMetrics(Record, metaclass=NamesAllFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Energy that one process measured, and the evidence for it. Numbers are at least 0; None means unknown.
 
     In many existing files, 0.0 means unknown. It loads as 0.0, and verification reports it.
@@ -321,7 +321,7 @@ class EnergyMetrics(Record, metaclass=NamesAllFields, frozen=True, kw_only=True,
         return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in self.sensors or ())
 
 
-class ComputeMetrics(Record, metaclass=NamesAllFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ComputeMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Computation of one process. Numbers are at least 0; None means unknown.
 
     Attributes:

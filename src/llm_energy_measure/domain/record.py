@@ -9,7 +9,7 @@ from msgspec import Struct, StructMeta
 
 
 class NamesAllFields(StructMeta):
-    """The metaclass of the records that users build. It costs nothing when a record is decoded."""
+    """The metaclass of the records. It costs nothing when a record is decoded."""
 
     def __call__(self, *arguments: Any, **fields: Any) -> Any:
         """Return a record.
@@ -31,7 +31,7 @@ class NamesAllFields(StructMeta):
             raise TypeError(f"cannot create {self.__name__}: {'; '.join(found)}{advice}") from error
 
 
-class Record(Struct, frozen=True, kw_only=True):
+class Record(Struct, metaclass=NamesAllFields, frozen=True, kw_only=True):
     """An immutable record."""
 
     def replace(self, **changes: Any) -> Self:
@@ -55,5 +55,12 @@ class Record(Struct, frozen=True, kw_only=True):
             >>> Timestamps(start=None, end=None, duration_sec=2.0).to_dict()
             {'start': None, 'end': None, 'duration_sec': 2.0}
         """
-        document: dict[str, Any] = msgspec.to_builtins(self)
+        document: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_as_list)
         return document
+
+
+def _as_list(samples: Any) -> Any:
+    """Return an array of samples as a list; large records and scripts have arrays."""
+    if not hasattr(samples, "tolist"):
+        raise TypeError(f"a record cannot contain the type {type(samples).__name__}")
+    return samples.tolist()
