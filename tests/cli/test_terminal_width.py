@@ -126,6 +126,17 @@ def test_the_progress_bar_is_removed(results: Path) -> None:
     assert len(lines) == 6
 
 
+def test_quiet_commands_show_no_progress_bar(results: Path, tmp_path: Path) -> None:
+    assert run("-o", results, "results", "delete", "torn", "--yes").status == 0
+    for command in (
+        ("aggregate", "--all", "--force"),
+        ("results", "sync", str(tmp_path / "copy")),
+        ("import", str(results / "raw" / "llama_c0"), "--dry-run"),
+        ("bundle", "create", "--to", str(tmp_path / "paper.zip")),
+    ):
+        assert "\x1b" not in on_terminal("-q", "-o", results, *command).out
+
+
 def test_the_progress_bar_shows_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

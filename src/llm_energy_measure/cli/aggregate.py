@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -201,7 +200,7 @@ def _with_progress(
     outcomes: Iterator[bulk.AggregationOutcome], count: Callable[[], int]
 ) -> Iterator[bulk.AggregationOutcome]:
     """Return the outcomes, with a progress bar if stderr is a terminal and there are several."""
-    if terminal.is_terminal(sys.stderr):
+    if terminal.shows_progress():
         total = count()
         if total > 1:
             # Only commands that print a table or a progress display import rich.

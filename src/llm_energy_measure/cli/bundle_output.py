@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -16,7 +15,7 @@ def with_progress(doing: str) -> Callable[[Iterator[str], int], Iterator[str]]:
     """Return a function that shows a progress bar over items, if stderr is a terminal and there are several."""
 
     def shown(items: Iterator[str], total: int) -> Iterator[str]:
-        if not terminal.is_terminal(sys.stderr) or total < 2:
+        if not terminal.shows_progress() or total < 2:
             return items
         # Only a command on a terminal needs this import.
         from llm_energy_measure.cli.progress import with_progress_bar

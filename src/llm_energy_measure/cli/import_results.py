@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -328,7 +327,7 @@ def _print_entries(report: ImportReport) -> None:
 @contextlib.contextmanager
 def _progress() -> Iterator[tuple[Callable[[Path, int], None] | None, Callable[[], Any]]]:
     """Show on a terminal which file is read. Yield the progress callback, and a context that hides the display."""
-    if not terminal.is_terminal(sys.stderr):
+    if not terminal.shows_progress():
         yield None, contextlib.nullcontext
         return
     # Only commands that print a table or a progress display import rich.

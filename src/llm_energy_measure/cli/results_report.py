@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 
 import click
@@ -139,7 +138,7 @@ def _command(results: Results, words: Sequence[str], metrics: Sequence[str]) -> 
 
 def _with_progress(names: Sequence[str]) -> Iterator[str]:
     """Return the ids, and show a progress bar on a terminal if there are many."""
-    if len(names) < _SHOW_PROGRESS_FROM or not terminal.is_terminal(sys.stderr):
+    if len(names) < _SHOW_PROGRESS_FROM or not terminal.shows_progress():
         return iter(names)
     from llm_energy_measure.cli.progress import with_progress_bar
 

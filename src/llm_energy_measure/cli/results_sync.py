@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +79,7 @@ def _with_progress(
     local: FileSystemRepository, remote: FileSystemRepository, state: dict[str, str]
 ) -> Iterator[SyncedExperiment]:
     """Return the experiments, with a progress bar if stderr is a terminal and there are several."""
-    if terminal.is_terminal(sys.stderr) and (total := len(changed_experiments(local, remote, state))) > 1:
+    if terminal.shows_progress() and (total := len(changed_experiments(local, remote, state))) > 1:
         # Only commands that print a table or a progress display import rich.
         from llm_energy_measure.cli.progress import with_progress_bar
 

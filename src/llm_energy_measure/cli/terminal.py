@@ -34,6 +34,11 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def shows_progress() -> bool:
+    """Return True if stderr is a terminal and -q is not given."""
+    return is_terminal(sys.stderr) and not is_quiet()
+
+
 def info(message: str) -> None:
     """Print a message on stderr, unless -q is given."""
     if _verbosity() >= 0:
