@@ -265,6 +265,14 @@ def test_a_missing_path_does_not_stop_the_import_of_others(tmp_path: Path, resul
     assert len(FileSystemRepository(results).list_experiments()) == 2
 
 
+def test_quiet_prints_the_reason_if_nothing_is_imported(results: Path, tmp_path: Path) -> None:
+    (file := tmp_path / "notes.json").write_text("{}")
+    done = run("-q", "-o", results, "import", file)
+    assert done.status == 1
+    assert done.err.startswith(f"warning: {file}: refused (unknown_format): ")
+    assert len(done.err.splitlines()) == 1
+
+
 def test_verbose_prints_all_entries_and_quiet_no_counts(emissions: Path, results: Path) -> None:
     rows = [line(run_id=f"r{index}", duration="x", energy_consumed="y") for index in range(3, 6)]
     emissions.write_text("\n".join([",".join(LATEST), *rows, line()]) + "\n")

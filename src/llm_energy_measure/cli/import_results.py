@@ -291,8 +291,9 @@ def _print_report(report: ImportReport, saver: Saver, experiments: int, *, as_js
     """Print the report and the counts. Return True if nothing was imported."""
     if as_json:
         terminal.print_json(report.document())
-    _print_entries(report)
     counts = report.counts
+    is_empty = counts["kept"] + counts["repaired"] == 0
+    _print_entries(report, fails=is_empty)
     text = ", ".join(f"{number:,} {name}" for name, number in counts.items())
     if experiments > 1:
         text = f"{formatting.plural(experiments, 'experiment')}: {text}"
@@ -302,11 +303,16 @@ def _print_report(report: ImportReport, saver: Saver, experiments: int, *, as_js
         replaced = formatting.plural(saver.replaced, "stored result")
         text += f"; {'would replace' if dry_run else 'replaced'} {replaced}, keeping a copy"
     terminal.info(f"{text}; nothing was written" if dry_run else text)
-    return counts["kept"] + counts["repaired"] == 0
+    return is_empty
 
 
-def _print_entries(report: ImportReport) -> None:
-    """Print the first entry of each code (of each file, for refused rows) and the number of the others; with -v all."""
+def _print_entries(report: ImportReport, *, fails: bool) -> None:
+    """Print the first entry of each code (of each file, for refused rows) and the number of the others; with -v all.
+
+    Args:
+        report: The report.
+        fails: True if nothing was imported, so that -q hides no reason.
+    """
     printed: dict[tuple[str | None, str], int] = {}
     for entry in report.entries:
         where = entry.file if entry.row is None else f"{entry.file}:{entry.row}"
@@ -316,8 +322,10 @@ def _print_entries(report: ImportReport) -> None:
             continue
         kind = (entry.file if entry.row is not None and entry.outcome == "refused" else None, entry.code)
         printed[kind] = printed.get(kind, 0) + 1
-        show = terminal.warn if printed[kind] == 1 else terminal.debug
-        show(text)
+        if printed[kind] == 1:
+            terminal.warn(text, fails=fails)
+        else:
+            terminal.debug(text)
     for (file, code), number in printed.items():
         if number > 1:
             where = "" if file is None else f"{file}: "
