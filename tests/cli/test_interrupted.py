@@ -79,6 +79,13 @@ def test_aggregate_names_a_killed_experiment_and_the_command(results: Path) -> N
     assert "run 'llm-energy-measure aggregate exp_7 --no-strict' to use the last checkpoints" in one.err
 
 
+def test_no_strict_says_that_there_is_no_checkpoint(results: Path) -> None:
+    FileSystemRepository(results).begin_experiment(Manifest(experiment_id="early", expected_processes=1))
+    done = run("-o", results, "aggregate", "early", "--no-strict")
+    assert done.status == 1
+    assert "it has no results and no checkpoints: its processes were killed, or have not ended; run it again" in done.err
+
+
 def test_no_strict_uses_the_checkpoints_of_a_killed_experiment(results: Path) -> None:
     done = run("-v", "-o", results, "aggregate", "--all", "--no-strict")
     assert done.status == 0

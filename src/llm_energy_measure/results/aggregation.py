@@ -174,7 +174,7 @@ def require_one_experiment(
     results = [_valid(experiment_id, result) for result in raw_results]
     partials = [_valid(experiment_id, result) for result in options.partials]
     if not results and not partials:
-        raise _no_result(experiment_id, options.unreadable, has_manifest=options.manifest is not None)
+        raise _no_result(experiment_id, options)
     report = check_completeness(
         results,
         expected_processes=options.expected_processes,
@@ -200,14 +200,16 @@ def _require_process_count(experiment_id: str, expected: int | None) -> None:
         raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, advice)
 
 
-def _no_result(
-    experiment_id: str, unreadable: Sequence[UnreadableFile], *, has_manifest: bool = False
-) -> AggregationError:
+def _no_result(experiment_id: str, options: AggregationOptions) -> AggregationError:
+    unreadable = options.unreadable
     found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
     advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
-    if has_manifest and not unreadable:
-        found = "it has no results: its processes were killed, or have not ended"
-        advice = f"run 'llm-energy-measure aggregate {experiment_id} --no-strict' to use the last checkpoints"
+    if options.manifest is not None and not unreadable:
+        reason = "its processes were killed, or have not ended"
+        found, advice = f"it has no results and no checkpoints: {reason}", "run it again"
+        if options.strict:
+            found = f"it has no results: {reason}"
+            advice = f"run 'llm-energy-measure aggregate {experiment_id} --no-strict' to use the last checkpoints"
     return AggregationError(f"cannot aggregate {experiment_id!r}", found, advice)
 
 
