@@ -83,7 +83,9 @@ def test_no_strict_says_that_there_is_no_checkpoint(results: Path) -> None:
     FileSystemRepository(results).begin_experiment(Manifest(experiment_id="early", expected_processes=1))
     done = run("-o", results, "aggregate", "early", "--no-strict")
     assert done.status == 1
-    assert "it has no results and no checkpoints: its processes were killed, or have not ended; run it again" in done.err
+    assert (
+        "it has no results and no checkpoints: its processes were killed, or have not ended; run it again" in done.err
+    )
 
 
 def test_no_strict_uses_the_checkpoints_of_a_killed_experiment(results: Path) -> None:
