@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llm_energy_measure.cli.assume import parse_assumptions
 from llm_energy_measure.domain.assumptions import Assumptions
+from llm_energy_measure.domain.metrics import Timestamps
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results
 from llm_energy_measure.results.batch.verify import verify_experiment
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXP = factories.EXPERIMENT
+START = datetime(2026, 1, 16, 19, 40, tzinfo=UTC)
 NO_SCOPE = {
     "gpu_energy_j": 1000.0,
     "cpu_energy_j": None,
@@ -66,6 +69,28 @@ def test_an_assumption_decides_and_is_recorded(results: Path) -> None:
     verdict = verify_experiment(FileSystemRepository(results), EXP)
     assert verdict.attributed_energy_j == pytest.approx(1000.0)
     assert [one.outcome for one in verdict.findings if one.code == "aggregate.recomputed"] == ["passed"]
+
+
+@pytest.mark.parametrize("host", ["a", None])
+@pytest.mark.parametrize("watts", [450, 900], ids=["undetermined", "estimated"])
+def test_over_count_that_stated_boards_prove_is_marked(tmp_path: Path, host: str | None, watts: int) -> None:
+    """Four boards of 250 W: four readings of 450 W need more of them, and each reading of 900 W needs all."""
+    repository = FileSystemRepository(tmp_path / "results")
+    for index in range(4):
+        energies: dict[str, Any] = {**NO_SCOPE, "total_energy_j": 12.5 * watts, "gpu_energy_j": 12.5 * watts}
+        energy = factories.energy(**energies)
+        times = Timestamps(start=START, end=START + timedelta(seconds=10), duration_sec=10.0)
+        facts: dict[str, Any] = {
+            "host": host,
+            "gpu_id": index,
+            "gpu_name": "NVIDIA A100-PCIE-40GB",
+            "timestamps": times,
+        }
+        repository.save_raw(EXP, factories.raw(process_index=index, energy_metrics=energy, **facts))
+    assert run("-o", repository.base_path, "aggregate", EXP, "--assume", "boards=4").status == 0
+    for command in ("list", "show", "verify"):
+        names = [] if command == "list" else [EXP]
+        assert "over-counted (assumed)" in run("-o", repository.base_path, "results", command, *names).out
 
 
 def test_an_assumption_is_kept_until_it_is_replaced(results: Path) -> None:

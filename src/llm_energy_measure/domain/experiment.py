@@ -467,7 +467,8 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
         attribution_rule: Rule that computed the attributed energy, as `name@version`.
         attribution_status: How far the attributed energy is known: `exact`, `estimated` or `undetermined`.
-        attribution_basis: Reasons of an estimated energy, such as `tool_scope`; empty for the other statuses.
+        attribution_basis: Reasons of an estimated energy, such as `tool_scope`. `assumed` also marks undetermined
+            bounds that may follow from `assumptions`. Empty in all other cases.
         attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.
         attributed_cpu_energy_j: Attributed energy of the CPUs, in joules.
         attributed_ram_energy_j: Attributed energy of the memory, in joules.

@@ -58,7 +58,7 @@ class Attribution(Struct, frozen=True, kw_only=True):
         energy_j: Attributed energy, in joules; None if it is undetermined or unknown.
         bounds_j: Least and greatest energy that the evidence admits, in joules; never above the plain sum.
         status: `exact`, `estimated` or `undetermined`.
-        basis: Reasons of an estimate, in alphabetical order.
+        basis: Reasons of an estimate, in alphabetical order; only `assumed`, or nothing, if the energy is undetermined.
         factor: Plain sum over attributed energy, at least 1; None if it is undetermined.
         gpu_j: Energy of the GPUs within the attributed energy, in joules; None if it is unknown or undetermined.
         cpu_j: Like `gpu_j`, for the CPUs.
@@ -106,7 +106,7 @@ def attribution_of(processes: Sequence[Process], assume: Assumptions | None = No
     if plain_j is None:
         return Attribution(status="undetermined", basis=[], findings=findings)
     total = _within(total, plain_j)
-    status, basis = _status(total, division, knows_windows=all(p.knows_window for p in processes if _counts(p)))
+    status, basis = _status(total, division, assume, knows_windows=all(p.knows_window for p in processes if _counts(p)))
     gpu_j, cpu_j, ram_j = (_component(explained, name) for name in COMPONENTS)
     return Attribution(
         plain_j=plain_j,
@@ -237,11 +237,15 @@ def _counts(process: Process) -> bool:
     return bool(process.energy.total_energy_j)
 
 
-def _status(total: EnergyRange, division: Division, *, knows_windows: bool) -> tuple[AttributionStatus, list[str]]:
+def _status(
+    total: EnergyRange, division: Division, assume: Assumptions, *, knows_windows: bool
+) -> tuple[AttributionStatus, list[str]]:
     """Return how far the energy is known, and the reasons of an estimate."""
-    if total.point_j is None:
-        return "undetermined", []
     basis = total.basis | ({division.basis} if division.basis is not None else set())
+    if assume.boards is not None or assume.board is not None:
+        basis |= {"assumed"}
+    if total.point_j is None:  # the bounds and the verdict may follow from stated facts
+        return "undetermined", ["assumed"] if "assumed" in basis or assume.gpu_scope is not None else []
     width = (total.high_j - total.low_j) / total.high_j if total.high_j else 0.0
     is_recorded = total.basis <= _EXACT_BASIS and division.basis != "assumed"
     if is_recorded and knows_windows and width <= EXACT_WIDTH:
