@@ -25,7 +25,7 @@ from tests.support.replay import ManualClock, ReplaySource, sensor, steady_watts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llm_energy_measure.recorder.sources import Sensor
+    from llm_energy_measure.recorder.sources import Sensor, Source
 
 __all__ = ["open_folder"]  # a fixture
 
@@ -154,6 +154,18 @@ def test_all_gpus_lost_is_an_error() -> None:
 def test_selected_gpu_that_does_not_exist_is_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"cannot measure GPU {name}: .*; this machine has 2 GPUs; correct"):
         open_sources([Nvml(FakeNvml(boards()))], settings(gpus=("0", name)))
+
+
+@pytest.mark.parametrize("gpus", [("0",), ("99", "7")])
+def test_selected_gpu_that_no_source_reads_is_noted(gpus: tuple[str, ...]) -> None:
+    """The energy of the CPU alone must not pass for the energy of the run."""
+    lost = FakeNvml(boards(1))
+    lost.boards[0].is_lost = True
+    sources: list[str | Source] = ["cpu_model"] if len(gpus) > 1 else [Nvml(lost), "cpu_model"]
+    opened = open_sources(sources, settings(gpus=gpus, w_per_core=10.0))
+    assert [sensor.component for sensor in opened.sensors] == ["cpu"]
+    note = f"GPU {', '.join(gpus)} is selected, but no source reads a GPU"
+    assert opened.notes == [f"{note}; 'llm-energy-measure doctor' names the reasons"]
 
 
 def test_reading_a_lost_gpu_raises() -> None:

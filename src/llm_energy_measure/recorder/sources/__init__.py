@@ -298,4 +298,9 @@ def open_sources(wanted: Iterable[str | Source] | None, settings: Settings) -> O
                 sensor for sensor in sensors if sensor.component not in measured and "total" not in measured
             ]
         undo.pop_all()
+    if settings.gpus and not any(sensor.component in ("gpu", "total") for sensor in opened.sensors):
+        opened.notes.append(
+            f"GPU {', '.join(settings.gpus)} is selected, but no source reads a GPU; "
+            "'llm-energy-measure doctor' names the reasons"
+        )
     return opened
