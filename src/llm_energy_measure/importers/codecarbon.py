@@ -163,13 +163,13 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
     energy = f"{float(cell)} kWh" if cell else "no total energy"
     total = part.last.energy_kwh
     other = f"line {part.line} of the same run has {'no energy' if total is None else f'{total} kWh'}"
-    if row.line in part.unusable:
+    if row.line in part.anomalies.unusable:
         found = f"all energies fell below those of line {part.line}, which has the same start and a shorter duration"
         return "counter_fell", f"{found}; the counters were reset, and the run counts up to line {part.line}"
-    if row.line in part.late:
+    if row.line in part.anomalies.late:
         found = f"the row has {energy}, but {other}, and includes this row"
         return "out_of_order", found
-    if part.fallen:
+    if part.anomalies.fallen:
         return "cumulative", f"line {part.line} is a later row of the same run and counts instead of this row"
     return "cumulative", f"{other}, which includes the {energy} of this row"
 
@@ -178,10 +178,10 @@ def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
     """Note what the other rows of the run say about the row that counts."""
     if part.number:
         notes.repair("restart", f"the energy of the run decreased, to {row.cells['energy_consumed']} kWh at its end")
-    for name, (line, before, after) in part.fallen.items():
+    for name, (line, before, after) in part.anomalies.fallen.items():
         found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
         notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so it is null", is_repair=True)
-    later = sorted(line for line in {*part.refused, *part.unusable} if line > row.line)
+    later = part.anomalies.lost_after(row.line)
     if later:
         lines = f"line {', '.join(map(str, later))}" if len(later) <= 5 else f"{len(later)} lines from {later[0]}"
         found = f"later rows of the run were refused ({lines}), so the energy covers only its beginning"
@@ -219,7 +219,7 @@ def _record(
         config |= {"timestamp": cells["timestamp"]} if cells["timestamp"] else {}
     energy = _energy(row, numbers, part, notes)
     _note_powers(energy, notes)
-    is_partial = part is not None and any(line > row.line for line in {*part.refused, *part.unusable})
+    is_partial = part is not None and bool(part.anomalies.lost_after(row.line))
     return imported_record(
         experiment_id_of(cells, part.number if part else 0),
         gpu_name=board,
@@ -241,7 +241,7 @@ def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part |
     """
     tracking_mode = row.cells.get("tracking_mode")
     boards, board = parse_boards(row.cells.get("gpu_model"))
-    fallen = [_COMPONENT_OF[name] for name in part.fallen] if part is not None else []
+    fallen = [_COMPONENT_OF[name] for name in part.anomalies.fallen] if part is not None else []
     kwh: dict[str, float | None] = {}
     for name in ("cpu", "gpu", "ram"):
         found = numbers.get(f"{name}_energy")

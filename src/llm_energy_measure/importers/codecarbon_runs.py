@@ -47,6 +47,29 @@ class Reading(msgspec.Struct, frozen=True):
         return self.total if self.total is not None else sum(known) if known else None
 
 
+class Anomalies(msgspec.Struct, frozen=True):
+    """What is unusual about the rows of a part of a run.
+
+    Attributes:
+        fallen: Components whose energy fell, with the line and the two energies in kWh.
+        refused: Lines of later rows of the run that were refused.
+        late: Lines of rows that come after a row that includes them.
+        unusable: Lines of later rows in which all components fell.
+    """
+
+    fallen: dict[str, tuple[int, float, float]] = {}
+    refused: list[int] = []
+    late: set[int] = set()
+    unusable: set[int] = set()
+
+    def lost_after(self, line: int) -> list[int]:
+        """Return the lines after a line whose energies are unknown, sorted."""
+        return sorted(one for one in {*self.refused, *self.unusable} if one > line)
+
+
+_NO_ANOMALIES = Anomalies()
+
+
 class Part(msgspec.Struct):
     """The rows of a run after one start of its tracker.
 
@@ -58,10 +81,7 @@ class Part(msgspec.Struct):
         name: Experiment id and project that the user chose; empty if both are defaults of the tool.
         group: Cell in the column that the user groups by; empty without one.
         first_line: Line of the first row.
-        fallen: Components whose energy fell, with the line and the two energies in kWh.
-        refused: Lines of later rows of the run that were refused.
-        late: Lines of rows that come after a row that includes them.
-        unusable: Lines of later rows in which all components fell.
+        own_anomalies: See `anomalies`. None in most parts: the empty containers would take half of the memory.
     """
 
     number: int
@@ -71,10 +91,18 @@ class Part(msgspec.Struct):
     name: tuple[str, str] = ("", "")
     group: str = ""
     first_line: int = 0
-    fallen: dict[str, tuple[int, float, float]] = {}
-    refused: list[int] = []
-    late: set[int] = set()
-    unusable: set[int] = set()
+    own_anomalies: Anomalies | None = None
+
+    @property
+    def anomalies(self) -> Anomalies:
+        """What is unusual about the rows. Do not change it."""
+        return self.own_anomalies or _NO_ANOMALIES
+
+    def to_note(self) -> Anomalies:
+        """Return the anomalies of this part, to add one."""
+        if self.own_anomalies is None:
+            self.own_anomalies = Anomalies()
+        return self.own_anomalies
 
     @property
     def line(self) -> int:
@@ -130,7 +158,7 @@ class Runs:
         for cell in set(row.refused_cells) & self._runs.keys():
             for key in self._runs[cell]:
                 if not key[1] or key[1] in row.refused_cells:
-                    self.parts[key][-1].refused.append(row.line)
+                    self.parts[key][-1].to_note().refused.append(row.line)
 
 
 def _chosen(cells: Mapping[str, str], column: str) -> str:
@@ -189,18 +217,19 @@ def _add_to_part(part: Part, reading: Reading, *, has_tasks: bool) -> None:
     if not has_tasks and last.duration_sec is not None and reading.duration_sec is not None:
         growth_sec = (reading.duration_sec - last.duration_sec) if _is_same_start(last, reading) else 0.0
     if last.start is not None and reading.start is None and not any(change > 0 for change in _changes(last, reading)):
-        part.late.add(reading.line)  # the earlier row has the same energies, and it also has a start
+        part.to_note().late.add(reading.line)  # the earlier row has the same energies, and it also has a start
         return
     if _is_lower(last, reading):
         is_reset = growth_sec > 0 and any(reading.components)
-        (part.unusable if is_reset else part.late).add(reading.line)
+        found = part.to_note()
+        (found.unusable if is_reset else found.late).add(reading.line)
         return
     if growth_sec < 0 and _rises_and_falls(last, reading):
-        part.late.add(reading.line)
+        part.to_note().late.add(reading.line)
         last, reading = reading, last
     for name, before, after in zip(COMPONENTS, last.components, reading.components, strict=True):
         if before is not None and after is not None and after < before * (1 - _ROUNDED):
-            part.fallen.setdefault(name, (reading.line, before, after))
+            part.to_note().fallen.setdefault(name, (reading.line, before, after))
     part.last = reading
 
 
