@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llm_energy_measure.domain import formatting
 from llm_energy_measure.reports.labels import readable
 from llm_energy_measure.reports.plots import FRONT_NOTE, Axis, Mark, Panel, Plot, Series, thinned
 from llm_energy_measure.reports.tables import with_unit
@@ -100,8 +101,8 @@ def _grid(plot: Plot, panel: Panel, width: int, *, is_unicode: bool) -> list[str
     y_low, y_high = _span(
         [0.0, *(y for _, y in points)] if axis.unit.startswith(("J", "W")) else [y for _, y in points]
     )
-    ends = [with_unit(y_high, axis.unit), with_unit(y_low, axis.unit)]
-    margin = max(map(len, ends))
+    bottom, top = _end_texts(y_low, y_high, axis.unit)
+    margin = max(len(bottom), len(top))
     room = width - margin - 2
     canvas = _Canvas(room, _HEIGHT, is_unicode=is_unicode and len(panel.series) == 1 and plot.kind == "line")
     for number, series in enumerate(panel.series):
@@ -115,9 +116,9 @@ def _grid(plot: Plot, panel: Panel, width: int, *, is_unicode: bool) -> list[str
     bar = "│" if is_unicode else "|"
     lines = []
     for index, text in enumerate(canvas.lines()):
-        label = ends[0] if index == 0 else ends[1] if index == _HEIGHT - 1 else ""
+        label = top if index == 0 else bottom if index == _HEIGHT - 1 else ""
         lines.append(f"{label:>{margin}} {bar}{text}".rstrip())
-    left, right = with_unit(x_low, plot.x.unit), with_unit(x_high, plot.x.unit)
+    left, right = _end_texts(x_low, x_high, plot.x.unit)
     middle = max(room - len(left) - len(right), 1)
     lines.append(f"{'':>{margin}}  {left}{_fitting(plot.x.label, middle):^{middle}}{right}")
     if len(panel.series) > 1:
@@ -126,6 +127,14 @@ def _grid(plot: Plot, panel: Panel, width: int, *, is_unicode: bool) -> list[str
             for number, series in enumerate(panel.series)
         ]
     return lines
+
+
+def _end_texts(low: float, high: float, unit: str) -> tuple[str, str]:
+    """Return the texts of both ends of an axis, in one unit."""
+    if not unit.startswith(("J", "W")):
+        return with_unit(low, unit), with_unit(high, unit)
+    divisor, shared = formatting.scale([low, high], unit)
+    return f"{formatting.number(low / divisor)} {shared}", f"{formatting.number(high / divisor)} {shared}"
 
 
 class _Canvas:
