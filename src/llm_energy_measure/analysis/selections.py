@@ -61,8 +61,8 @@ def sides_of(observations: Sequence[Observation], name: str, base: str) -> tuple
             sides.setdefault(value, []).append(one)
     found = sorted(sides, key=text_order)
     if base not in sides:
-        listed = ", ".join(found[:10]) or "no value"
-        raise ConfigurationError(doing, f"no run has the value {base!r}", f"choose the base of: {listed}")
+        advice = f"choose the base of: {', '.join(found[:10])}" if found else "choose another column for --by"
+        raise ConfigurationError(doing, f"no run has the value {base!r}", advice)
     if len(found) == 1:
         raise ConfigurationError(doing, f"all runs have the value {base!r}", "record runs with another value")
     selections = [Selection(f"{name} = {value}", sides[value]) for value in found]

@@ -355,7 +355,7 @@ class FileSystemRepository:
             found, advice = f"it is the aggregate of {result.experiment_id!r}", "move it to its own name"
             raise ResultCorruptError(f"cannot load aggregated result {folder}.json", found, advice)
         if result.integrity == "altered":
-            found = "its values differ from the digest in it: another program changed them"
+            found = "it is altered: its values differ from the digest in it, so another program changed them"
             advice = (
                 f"run 'llm-energy-measure results verify {folder}' to see the differences, and "
                 f"'llm-energy-measure aggregate {folder}' to recompute it"
