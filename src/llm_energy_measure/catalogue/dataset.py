@@ -289,8 +289,10 @@ def _is_current(folder: Path, month: Month, sums: Mapping[str, str]) -> bool:
     for table in TABLES:
         try:
             with month_folder(folder, table, month.name) as found, found.open(_PART) as file:
-                has_digest = sums.get(_key(table, month.name)) == _file_digest(file)
-                if not has_digest or _fingerprint_in(file) != month.fingerprint:
+                if sums.get(_key(table, month.name)) != _file_digest(file):
+                    return False
+                # The sums are written after all three files, so the files are of one update. The last file is smallest.
+                if table == TABLES[-1] and _fingerprint_in(file) != month.fingerprint:
                     return False
         except (OSError, ArrowInvalid, UnsafePathError):
             return False
