@@ -192,7 +192,7 @@ def _short_names(names: Iterable[str]) -> dict[str, str]:
 def _usable(
     selection: Selection, side: Side, seen: dict[str, tuple[Side, str]], left_out: list[LeftOut]
 ) -> Iterator[Observation]:
-    """Yield the runs with figures. The same content counts once, also if it is in both selections."""
+    """Yield the runs with figures. The same content counts once, even if both selections have it."""
     for one in selection.observations:
         reason = one.excluded
         if reason is None:

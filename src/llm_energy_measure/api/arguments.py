@@ -10,12 +10,12 @@ from llm_energy_measure.exceptions import ConfigurationError
 
 
 def names_of(names: str | Sequence[str]) -> list[str]:
-    """Return names as a list. One name can be a text."""
+    """Return names as a list. A text is one name."""
     return [names] if isinstance(names, str) else list(names)
 
 
 def metrics_of(names: str | Sequence[str]) -> list[str]:
-    """Return names of metrics as a list. Raises `ConfigurationError` for an unknown name, or without a name."""
+    """Return the names of metrics as a list. Raises `ConfigurationError` if a name is unknown or no name is given."""
     metrics = names_of(names)
     for name in metrics:
         if name not in METRICS:

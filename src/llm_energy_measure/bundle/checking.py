@@ -107,7 +107,7 @@ def verify_bundle(
     Raises:
         ConfigurationError: ssh-keygen is missing, or a file of the caller cannot be read.
     """
-    signature.require_signers(allowed_signers)  # also if the bundle has no signature
+    signature.require_signers(allowed_signers)  # even if the bundle has no signature
     found = BundleCheck(outcome="unsigned")
     try:
         whole = check_whole(source)

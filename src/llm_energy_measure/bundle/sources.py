@@ -75,4 +75,4 @@ def lines(file: StoredFile, limit: int = 1 << 26) -> Iterator[bytes]:
         if len(rest) > limit:
             raise refuse("bag.form", file.name, f"a line has more than {limit:,} bytes")
     if rest:
-        raise refuse("bag.form", file.name, "the last line does not end")
+        raise refuse("bag.form", file.name, "the last line has no line break at its end")

@@ -112,7 +112,7 @@ def differences(stored: StoredVerdict, found: StoredVerdict) -> list[str]:
     clauses += [f"the finding {code} ({outcome}) is new" for code, outcome in sorted(now_codes - before_codes)]
     clauses += [f"the finding {code} ({outcome}) is gone" for code, outcome in sorted(before_codes - now_codes)]
     if clauses and stored.checks != found.checks:
-        clauses.append(f"the checks are of version {found.checks}, the stored ones of {stored.checks}")
+        clauses.append(f"the checks have version {found.checks}; the stored verdict comes from version {stored.checks}")
     return clauses
 
 

@@ -57,7 +57,7 @@ def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Conn
         database.close()
         if path is not None:
             remove(path)
-    raise sqlite3.OperationalError("another process rebuilds the file in another version")
+    raise sqlite3.OperationalError("another process rebuilds the catalogue in another format version")
 
 
 def format_version() -> int:

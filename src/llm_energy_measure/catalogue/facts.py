@@ -139,7 +139,10 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 def configuration_of(config: dict[str, Any], processes: Sequence[EmbeddedProcess | RawProcessResult]) -> Configuration:
-    """Return the flattened configuration of an experiment, and the keys that its processes show to be no settings."""
+    """Return the flattened configuration of an experiment.
+
+    The other fields of an imported source file are no settings, because they can contain measurements.
+    """
     sections = {process.origin.tool for process in processes if process.origin is not None}
     settings, others = Configuration({}, {})
     for key, value in flatten(config).items():

@@ -88,7 +88,7 @@ ALIASES = {
     "gpu": "gpus",
     "config": "config_name",
 }
-"""Short names of columns. The titles of lists and repeats are short names of the figures that the tables show."""
+"""Column by short name. The titles of lists and repeats are short names of the figures that the tables show."""
 
 PLAIN_ALIASES = ALIASES | {
     **dict.fromkeys(("tokens/j", "efficiency"), "shown_plain_tokens_per_joule"),
@@ -98,7 +98,7 @@ PLAIN_ALIASES = ALIASES | {
     "j_per_request": "shown_plain_joules_per_request",
     "power": "shown_plain_power_w",
 }
-"""Short names of columns if a list shows plain sums."""
+"""Column by short name, for tables that show plain sums."""
 
 _KNOWN_VALUES: dict[str, tuple[str, ...]] = {"status": get_args(Status), "verdict": tuple(VERDICTS)}
 """All values of the columns whose values are a fixed set of words."""

@@ -143,7 +143,7 @@ def type_of(name: str, column: Clause) -> str:
 
 
 def _tokens_per_joule(energy: str) -> str:
-    """Return the SQL of the tokens per joule of a group, over the experiments with tokens and this energy."""
+    """Return the SQL of the tokens per joule of a group, over the experiments that have both tokens and `energy`."""
     both = f"total_tokens IS NOT NULL AND {energy} IS NOT NULL"
     return f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, {energy}, NULL)), 0)"
 

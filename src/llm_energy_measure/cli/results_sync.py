@@ -33,12 +33,12 @@ from llm_energy_measure.storage.base import StorePath
 @options.shared_options
 @streams.finish_work
 def sync(*, other: str, rehash: bool) -> None:
-    """Copy to URL what it lacks, and to the results directory (-o) what others have written to URL.
+    """Copy missing files in both directions, between the results directory (-o) and URL.
 
-    Results that recordings could not upload to URL are uploaded first; without -o, only these. No result is replaced
-    and none is deleted: an equal file is skipped, and a different one is a conflict. The command can run from cron, and
-    several hosts may use one URL at the same time. If it is interrupted, run it again. The exit status is 1 if there
-    was a conflict or a file could not be copied.
+    Results that recordings could not upload to URL are uploaded first; without -o, only these are uploaded. No result
+    is replaced and none is deleted: an equal file is skipped, and a different one is a conflict. The command can run
+    from cron, and several hosts may use one URL at the same time. If the command is interrupted, run it again. The exit
+    status is 1 if there was a conflict or a file could not be copied.
     """
     remote = FileSystemRepository(other)
     local = _local(remote)

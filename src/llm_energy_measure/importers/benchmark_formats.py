@@ -252,7 +252,7 @@ def _power_bench_status(document: Document, notes: Notes) -> Status | None:
     """Note that the energy of a short run includes idle power."""
     duration_sec = as_number(document.get("duration"))
     if duration_sec is not None and duration_sec < _SHORT_SEC:
-        found = f"the run lasted {duration_sec:g} s, but its power is a mean from 2 s before to 2 s after"
+        found = f"the run lasted {duration_sec:g} s, but its power is a mean from 2 s before the run to 2 s after it"
         notes.warn("idle_included", f"{found}, so the energy includes idle power")
     return None
 

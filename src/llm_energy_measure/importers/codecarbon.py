@@ -165,19 +165,19 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
     other = f"line {part.line} of the same run has {'no energy' if total is None else f'{total} kWh'}"
     if row.line in part.anomalies.unusable:
         found = f"all energies fell below those of line {part.line}, which has the same start and a shorter duration"
-        return "counter_fell", f"{found}; the counters were reset, and the run counts up to line {part.line}"
+        return "counter_fell", f"{found}; the counters were reset, so the run is imported up to line {part.line}"
     if row.line in part.anomalies.late:
         found = f"the row has {energy}, but {other}, and includes this row"
         return "out_of_order", found
     if part.anomalies.fallen:
-        return "cumulative", f"line {part.line} is a later row of the same run and counts instead of this row"
+        return "cumulative", f"line {part.line} is a later row of the same run and is imported instead of this row"
     return "cumulative", f"{other}, which includes the {energy} of this row"
 
 
 def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
     """Note what the other rows of the run say about the row that counts."""
     if part.number:
-        notes.repair("restart", f"the energy of the run decreased, to {row.cells['energy_consumed']} kWh at its end")
+        notes.repair("restart", f"the energy decreased to {row.cells['energy_consumed']} kWh at the end of the run")
     for name, (line, before, after) in part.anomalies.fallen.items():
         found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
         notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so it is null", is_repair=True)
@@ -209,8 +209,8 @@ def _record(
             f"all energies and powers include the PUE of {pue:g}; divide them by it to get the values of the machine",
         )
     if sum(phase.duration_sec or 0.0 for phase in phases or ()) > (numbers.get("duration") or math.inf) + 1.0:
-        found = f"duration is {numbers.pop('duration'):g} s, less than the tasks of the run: CodeCarbon restarts it"
-        notes.warn("no_time", f"{found} at each task, so start and duration are null")
+        found = f"duration is {numbers.pop('duration'):g} s, less than the sum of the tasks of the run"
+        notes.warn("no_time", f"{found}; CodeCarbon restarts the duration at each task, so start and duration are null")
     end = parse_time(cells["timestamp"])
     config = {name: typed(name, cell) for name, cell in cells.items() if cell and name not in _IN_RECORD}
     if end is None:

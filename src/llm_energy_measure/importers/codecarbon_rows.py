@@ -27,7 +27,7 @@ _NEVER_BLANK = ("timestamp", "duration", "on_cloud")
 """Columns that a complete row fills: the time of the row, and a column near its end."""
 
 ROUNDING = 1e-4
-"""Greatest relative difference between a total and the sum of its components that rounded digits explain."""
+"""Rounded digits explain a relative difference up to this, between a total and the sum of its components."""
 
 _BEGINNING = (
     "timestamp project_name run_id experiment_id duration emissions emissions_rate cpu_power gpu_power ram_power"

@@ -281,7 +281,7 @@ def _versions(environment: dict[str, Any], backend: dict[str, Any]) -> dict[str,
 
 FORMAT = Format(
     name=TOOL,
-    looks_for="a folder with JSON of phases (prefill, decode, ...) that have energy, or of CodeCarbon's fields",
+    looks_for="a folder with a JSON file of CodeCarbon's fields, or of phases (prefill, decode, ...) with energy",
     recognises=lambda source: _kind(source) is not None,
     read=_read,
     is_folder=True,

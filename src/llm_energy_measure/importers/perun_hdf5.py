@@ -24,7 +24,7 @@ _MAX_MEMORY = 4 * 1024 * 1024 * 1024
 
 def main() -> None:
     """Read HDF5 from stdin; write JSON with the `documents` by name, or with `code` and `message` of a refusal."""
-    # Windows has no such limit, and a lower limit that is already set remains.
+    # Windows has no module `resource`. An error means that a lower limit is already set, which remains.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -195,7 +195,7 @@ class Scan:
             if source is None:
                 continue
             if source.size and not form.recognises(source):
-                found = "its content changed after the format was recognised; import it after its tool has ended"
+                found = "the file changed after its format was recognised; import the file after its tool has ended"
                 self.report.refuse(path, "changed_while_read", found)
                 continue
             sources.append(source)

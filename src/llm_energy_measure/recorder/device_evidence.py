@@ -217,7 +217,7 @@ class EvidenceCollector:
         """Take the last samples and read the states, after the energy window has ended.
 
         Args:
-            patience_sec: The longest wait for the devices, twice, in seconds.
+            patience_sec: The longest wait for the samples, and also for the states, in seconds.
         """
         if self._has_ended:
             return

@@ -82,8 +82,8 @@ class Recording:
         experiment_id: Id of the experiment.
         repository: Where the result is saved. After the block, a directory on the local disk if the bucket cannot be
             reached.
-        rank: Rank of this process and number of processes. Inside and after the block.
-        result: The record. After the block, also if it could not be saved.
+        rank: Rank of this process and number of processes. It is set inside and after the block.
+        result: The record, after the block. It is set even if it could not be saved.
         path: File of the record; None if it could not be saved.
 
     Raises:

@@ -113,7 +113,7 @@ class Sampler:
             self._is_stuck = True
 
     def add(self, sensor: Sensor, last: tuple[float, float] | None) -> bool:
-        """Read one more sensor from now on. It is not part of `energies`, because it covers a part of the window.
+        """Read one more sensor from now on. `energies` excludes the sensor, which covers only a part of the window.
 
         Args:
             sensor: A sensor that another process has read so far.

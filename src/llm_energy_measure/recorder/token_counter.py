@@ -178,7 +178,7 @@ class TokenCounter:
         """Return the latencies of all requests so far; None if there was no request."""
         with self._lock:
             latencies, open_requests = self._ended.copy(), list(self._open)
-        # Without the lock, so that the measured threads need not wait. A request that ends now is still in the list.
+        # Without the lock, so that the measured threads need not wait. A request that ends now is in the copied list.
         for request in open_requests:
             # A copy, because another thread may append.
             latencies.add(request.sent, request.token_times.copy(), is_warmup=request.is_warmup)

@@ -223,7 +223,7 @@ def _valid(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
     try:
         checked = codec.require_valid_raw(result)
     except InvalidResultError as refused:
-        # Timestamps that contradict each other are a finding, as in the files of other tools.
+        # Contradictory timestamps do not prevent the aggregation. They are a finding, as in files of other tools.
         with contextlib.suppress(AttributeError, TypeError):
             if [*refused.problems] == timestamp_problems(result):
                 return result

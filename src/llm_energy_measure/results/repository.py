@@ -434,7 +434,7 @@ class FileSystemRepository:
         return folder
 
     def _existing_folder(self, experiment_id: str) -> str:
-        """Return the folder of an experiment; raise also if the folder exists in another case."""
+        """Return the folder of an experiment; also raise if the name of the folder has another case."""
         folder = self._folder(experiment_id)
         self.raw_folder(folder).require_same_case()
         return folder

@@ -1,8 +1,9 @@
-"""Experiments that read one sensor at the same time: each of them counts all of its joules.
+"""Experiments that read one sensor at the same time: each experiment counts all joules of the sensor.
 
-The processes of one experiment share a sensor by a lock. Several experiments on one machine do not, so the sum of their
-energies counts joules several times. Two readings are of one sensor if boot id, source and instance are equal. Their
-times are compared on the monotonic clock of the boot, which a change of the wall clock does not move.
+A lock lets only one process of an experiment read a shared sensor. Several experiments on one machine have no common
+lock, so the sum of their energies counts joules several times. Two readings are of one sensor if boot id, source and
+instance are equal. Their times are compared on the monotonic clock of the boot, which a change of the wall clock does
+not move.
 """
 
 from __future__ import annotations

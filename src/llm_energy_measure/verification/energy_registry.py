@@ -46,12 +46,13 @@ ENERGY_CHECKS: dict[str, Check] = {
     ),
     "attribution.host_counted": Check(
         "Several processes measured the same host, or parts of it, at the same time.",
-        "Fails if readings of scope `host` of one component and host overlap in time, or if such a reading overlaps "
-        "with readings of the host's devices and processes, which it contains. The scope is recorded, documented for "
-        "the tool, or stated by the user. A total of scope `host` without components contains every component.",
+        "Fails if readings of scope `host` of one component and host overlap in time. Also fails if a reading of scope "
+        "`host` overlaps with readings of the host's devices or processes, because it contains them. The scope is "
+        "recorded, documented for the tool, or stated by the user. A total of scope `host` without components contains "
+        "every component.",
         "Use the attributed energy. In the next run, let one process read the host.",
         "",
-        "0112: 4 processes of one tool that reads the node; the plain sum is about four times the node's energy.",
+        "0112: 4 processes that each measured the whole node; the plain sum is about four times the node's energy.",
     ),
     "attribution.two_names_one_host": Check(
         "One GPU appears at the same time on two machines.",

@@ -22,7 +22,7 @@ class Window(Struct, frozen=True, gc=False):
         end: End of the energy window or of this run; NaN if unknown.
         is_exact: Whether `start` and `end` are those of the energy window.
         length_sec: Longest known time of the process, in seconds; None if unknown.
-        started: Start of the run, also if its end is unknown; NaN if the start is unknown.
+        started: Start of the run, even if its end is unknown; NaN if the start is unknown.
         is_naive: Whether the times have no UTC offset.
         shortest_sec: If the window is not exact, the shortest known time that it can last, in seconds; else None.
     """

@@ -149,8 +149,8 @@ def host_boards(record: RawProcessResult) -> StatedBoards | None:
     """Return all boards of the host of a process; None if the record doesn't state them.
 
     A record states them by a name such as `4 x A40`. Devices without any identity are boards that the process knows of;
-    they are all boards of the host if the tool lists all boards. The name `1 x A40` says only
-    which board the process used.
+    they are all boards of the host if the tool lists all boards. The name `1 x A40`
+    states only the board that the process used, and not how many boards the host has.
     """
     devices = record.energy_metrics.devices
     tool = tool_scope(record.origin)

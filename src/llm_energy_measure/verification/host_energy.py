@@ -39,7 +39,7 @@ class DoubleCount(Struct, frozen=True, kw_only=True):
 
 
 class HostEnergy(Struct, kw_only=True):
-    """The energy of one host, and the evidence that decides it or is missing.
+    """The energy of one host, the evidence that decides it, and the evidence that is missing.
 
     Attributes:
         total: Its energy.

@@ -244,7 +244,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
         started: The earliest and the latest start; None unless all known times can be compared.
         ended: The earliest and the latest end; None as for `started`.
         is_naive: Whether the times have no UTC offset; both values if they are mixed.
-        stored: The bytes of the file of each record; None if it has no file.
+        stored: The content of the file of each record; None if the record has no file.
         any_sensors: Whether any process recorded the readings of its sensors.
         assume: Facts that the user states.
     """

@@ -148,12 +148,12 @@ CHECKS: dict[str, Check] = {
     ),
     "time.clock_offset": Check(
         "The clocks of two hosts differ, or the times of one host look like shifted times of another.",
-        "Compares wall time minus store time of each host, with its most exact reading of the clock that sets the "
-        "mtimes of the store (`clock.store_start_sec`, `store_end_sec`). Fails if two hosts differ by more than 1 s "
-        "and by more than the error of both readings. The error (`clock.store_error_sec`) is half of the time that the "
-        "reading took and of the tick of the clock; the tick is 10 ms, or 1 or 2 s if mtimes are whole seconds. Not "
-        "checked for hosts without such readings or of several stores. The check then reports if starts and ends of "
-        "two hosts are shifted equally (to 10 %) by more than 1 s and 5 % of the run.",
+        "The store's clock sets the mtimes of the store (`clock.store_start_sec`, `store_end_sec`). The check takes "
+        "the most exact reading of each host, and computes wall time minus store time. Fails if two hosts differ by "
+        "more than 1 s plus the errors of both readings. The error (`clock.store_error_sec`) is half of the sum of the "
+        "reading's duration and the clock's tick. The tick is 10 ms; if mtimes are whole seconds, it is 1 or 2 s. Not "
+        "checked if a host has no reading, or if the hosts use several stores. The check then reports whether starts "
+        "and ends of two hosts are shifted equally (to 10 %), by more than 1 s and 5 % of the run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
         "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
         "(`clock_gettime(2)`). A shared file system gives one clock for all hosts. Monotonic time "

@@ -46,7 +46,8 @@ class Rapl:
             sensors = [sensor for zone in zones if (sensor := self._sensor(zone)) is not None]
         except PermissionError as error:
             found = f"only root can read {error.filename}; this is the default since Linux 5.10 (CVE-2020-8694)"
-            advice = f"as root: chmod a+r {self.powercap}/*/energy_uj (until the next boot; a udev rule keeps it)"
+            command = f"chmod a+r {self.powercap}/*/energy_uj"
+            advice = f"as root, run '{command}'; it lasts until the next boot, and a udev rule makes it permanent"
             raise RecorderError(doing, found, advice) from error
         except (OSError, ValueError) as error:
             raise RecorderError(doing, str(error), "check the kernel module intel_rapl_msr") from error

@@ -19,7 +19,7 @@ class Zeus:
     """Energy counters that Zeus can read, in joules. If its daemon runs, Zeus needs no privileges.
 
     Zeus numbers the GPUs that CUDA_VISIBLE_DEVICES of the process shows and gives no UUID. The index of a GPU on its
-    host therefore comes from that variable, also if the recording gets another environment.
+    host therefore comes from that variable, even if the recording gets another environment.
 
     Args:
         library: The module `zeus.device` or an object with its functions; by default `open` imports the module.
@@ -82,7 +82,7 @@ class Zeus:
     def _sensor(
         self, name: str, component: Component, read: Callable[[], float], device: DeviceEnergy | None = None
     ) -> Sensor:
-        read()  # raises here if the counter cannot be read
+        read()  # a counter that cannot be read raises its error here
         scope: Scope = "device" if component == "gpu" else "host"
         return Sensor(
             source=self.name,

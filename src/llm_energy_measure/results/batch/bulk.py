@@ -259,8 +259,8 @@ def _folder_to_read(item: str | AggregationOutcome) -> str | None:
 def _reading_time_ns(repository: FileSystemRepository) -> int:
     """Return the mtime for aggregates of raw files that are read from now on; 0 if the time is unknown.
 
-    It is 1 ns before the time of the clock. This is between two ticks of the clock, so that no new file has the same
-    mtime.
+    The mtime is 1 ns before the present time of the store's clock. No new file has the same mtime, because it is
+    between two ticks of the clock.
     """
     return max(store_time_ns(repository.store, AGGREGATED_DIR) - 1, 0)
 

@@ -262,7 +262,7 @@ def _check_entry(
     elif is_lock(entry.name):
         yield _check_lock(repository, key, entry)
     elif entry.name.startswith("rejected-process_"):
-        advice = "read the reasons in it, correct and save the record, then remove the file"
+        advice = "read the reasons in the file, correct and save the record, then remove the file"
         yield _finding("raw.rejected", key, "the record was rejected when it was saved", advice)
     elif layout.samples_index_of(entry.name) is not None:
         yield from _check_samples(repository, key, entry, names)

@@ -45,8 +45,8 @@ def run_batches(
             that run at the same time; default is the number of processors. `auto` uses one process for few batches,
             and one per processor for many.
         executor: Runs all batches instead of this process and its workers.
-        names_of: Function that returns names of a batch. In an executor, a batch waits until the earlier batches that
-            have one of its names have ended.
+        names_of: Function that returns a set of names for a batch, such as the folders that it changes. In an executor,
+            two batches with a common name do not run at the same time: the later batch waits.
 
     Raises:
         ConfigurationError: The number of jobs is not valid.

@@ -1,4 +1,4 @@
-"""Synchronise two places of results: copy to each what it lacks.
+"""Synchronise two places of results: copy the files that only one place has to the other place.
 
 No result is replaced and none is deleted. A checkpoint is replaced by a newer one, and deleted when there is a result.
 Each experiment is merged in both directions, as `merge` does. An experiment is skipped if the listings of both places
@@ -60,7 +60,7 @@ def changed_experiments(
 def sync_results(
     local: FileSystemRepository, remote: FileSystemRepository, state: MutableMapping[str, str] | None = None
 ) -> Iterator[SyncedExperiment]:
-    """Copy to both places what they lack, and yield the outcome of each experiment whose listings have changed.
+    """Copy missing files in both directions, and yield the outcome of each experiment whose listings have changed.
 
     An interrupted call can be repeated. Several hosts may sync with one place at the same time.
 
@@ -88,7 +88,7 @@ def sync_results(
 
 
 def upload_results(local: FileSystemRepository, remote: FileSystemRepository) -> Iterator[SyncedExperiment]:
-    """Copy to the other place what it lacks, download nothing, and yield the outcome of each experiment.
+    """Copy missing files to the other place, download nothing, and yield the outcome of each experiment.
 
     In the local directory, an attempt is archived if the other place has a later one, and obsolete checkpoints are
     deleted.

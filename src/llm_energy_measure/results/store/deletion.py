@@ -1,10 +1,10 @@
 """Deletion of an experiment: one step hides it, then all its files are removed.
 
-After the step the experiment is gone for every reader, with its aggregate and tags, even if the removal does not
-finish. `results check --clean` finishes the removal.
+After this step no reader finds the experiment, its aggregate or its tags, even if the removal does not finish.
+`results check --clean` finishes the removal.
 
 In a directory, the step is a rename, and the next use of the id finishes the removal too. In a bucket, `bucket_moves`
-does it: the id cannot be used again before the removal has finished, because its objects keep their keys.
+does the step: the id cannot be used again before the removal has finished, because its objects keep their keys.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _digest_of_encoded(encoded: bytes) -> bytes:
 def _normalised(value: Any, *, floats: bool = True) -> Any:
     """Return a value of any type in which each number has one form.
 
-    A whole number is an integer, also if it was written as 3.0 (with `floats`). An integer or a time that MessagePack
+    A whole number is an integer, even if it was written as 3.0 (with `floats`). An integer or a time that MessagePack
     cannot hold is its text.
     """
     if isinstance(value, datetime):

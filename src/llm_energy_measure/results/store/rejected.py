@@ -75,7 +75,7 @@ def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
         with contextlib.suppress(Exception):
             value = value.tolist()
     if id(value) in inside or len(inside) > 2 * MAX_RECORD_DEPTH:
-        return f"({type(value).__name__} that contains itself, or nested too deeply)"
+        return f"({type(value).__name__} that contains itself, or is nested too deeply)"
     within = (*inside, id(value))
     if isinstance(value, msgspec.Struct):
         return _printable({name: getattr(value, name, None) for name in value.__struct_fields__}, within)
