@@ -55,7 +55,7 @@ def test_begin_fails_and_changes_nothing_if_the_archive_name_exists(tmp_path: Pa
     taken = tmp_path / "raw" / f".{EXP}~attempt-0"
     taken.mkdir()
     (taken / "notes.txt").touch()
-    with pytest.raises(ResultExistsError, match="results of another attempt 0 are in") as caught:
+    with pytest.raises(ResultExistsError, match="results of another run with attempt number 0 are in") as caught:
         begin(repository, 1)
     assert str(caught.value).endswith(f"{taken}; move this folder away")
     assert repository.list_raw(EXP) == [path]

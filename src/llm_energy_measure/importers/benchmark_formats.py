@@ -149,7 +149,8 @@ def _inferencex_status(document: Document, notes: Notes) -> Status | None:
     if document.get("power_valid") == 0:
         notes.warn("invalid_power", "power_valid is 0: the benchmark refused its own power samples")
     elif "total_gpu_energy_j" in document and document.get("power_metric_schema_version") is None:
-        notes.warn("invalid_power", "power_metric_schema_version is missing: joules per token may be of one role")
+        found = "power_metric_schema_version is missing: joules per token may cover only the prefill or the decode GPUs"
+        notes.warn("invalid_power", found)
     return None
 
 

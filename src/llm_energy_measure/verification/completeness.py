@@ -188,7 +188,7 @@ def _unfinished(evidence: Evidence) -> Finding:
 
 
 def _rank_of_cause(record: RawProcessResult) -> tuple[int, float]:
-    """Return the place of a process that did not finish: failures before signals, then by the end of the run."""
+    """Return the sort key of a process that did not finish: failures come before signals, and earlier ends first."""
     order = ("failed", "interrupted", "partial")
     end = record.timestamps.end
     ended = math.inf if end is None else end.replace(tzinfo=end.tzinfo or UTC).timestamp()

@@ -255,8 +255,8 @@ def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_
 def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> float:
     """Return the least energy of readings that may cover the same hardware, in joules.
 
-    In each case, they contain at least the readings that don't overlap in time. A reading that overlaps the
-    others for a short time adds at least its energy outside that time.
+    The energy is at least the greatest sum of readings that don't overlap in time. If a reading overlaps the others for
+    a part of its time, the reading adds at least its energy outside this part.
     """
     if not are_comparable([reading.window for reading in readings]):
         return max([reading.energy_j for reading in readings])

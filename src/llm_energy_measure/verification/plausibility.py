@@ -51,7 +51,7 @@ class _Problem(NamedTuple):
 # A problem, or the reason why the check could not run, or None if it passed.
 _Judgement = _Problem | str | None
 _ABSENT = ""
-"""Reason of a record that lacks the figures that the check compares."""
+"""The reason if a record does not have the figures that a check compares."""
 
 
 def check_plausibility(evidence: Evidence) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ class MergedFile(Struct, frozen=True, kw_only=True):
     """The outcome for one file of the source directory, or for an experiment as a whole.
 
     Attributes:
-        key: Key in the source, and in the target unless the reason names another file.
+        key: Key in the source. The key in the target is equal, unless `reason` names another file.
         outcome: `copied`, `same` (the target has an equal file), `conflict` (the target has different content) or
             `failed`.
         reason: Why there is a conflict, why the copy failed, or the name in the target.

@@ -59,7 +59,7 @@ def _archive(raw: RawFolder, stored: Manifest, manifest: Manifest, doing: str) -
     moved = raw.store.move_folder(layout.raw_folder(raw.name), kept)
     now = raw.claim(manifest)
     if not moved and now.attempt == stored.attempt:
-        found = f"results of another attempt {stored.attempt} are in {raw.store.path(kept)}"
+        found = f"results of another run with attempt number {stored.attempt} are in {raw.store.path(kept)}"
         raise ResultExistsError(doing, found, "move this folder away")
     return now
 
