@@ -243,7 +243,7 @@ def test_unlike_candidate_does_not_stop_the_comparison_of_others(tmp_path: Path)
     done = by_commit(results, "--ignore", "model")
     assert done.status == 4
     assert "worse" in done.out
-    unlike = "not compared: tag.commit = ccc (j_per_token): cannot compare unlike runs: model_name is "
+    unlike = "not compared: tag.commit = ccc (j_per_token): cannot compare these runs: model_name is "
     assert unlike in " ".join(done.out.split())
     document = by_commit(results, "--ignore", "model", "--json").json()
     [refused] = document["not_compared"]
@@ -252,7 +252,7 @@ def test_unlike_candidate_does_not_stop_the_comparison_of_others(tmp_path: Path)
     report = tmp_path / "report.xml"
     assert "1 row (1 worse); 1 not compared" in by_commit(results, "--ignore", "model", "--to", report).err
     errors = ET.parse(report).getroot().iter("error")  # noqa: S314 - the command wrote this file
-    assert [error.get("message", "")[:26] for error in errors] == ["cannot compare unlike runs"]
+    assert [error.get("message", "")[:25] for error in errors] == ["cannot compare these runs"]
 
 
 def test_pending_experiments_are_named(tmp_path: Path) -> None:

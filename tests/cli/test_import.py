@@ -246,7 +246,7 @@ def test_a_dry_run_warns_of_energy_counted_twice(results: Path, tmp_path: Path) 
 def test_the_maximum_file_size_is_that_of_all_commands(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", "--max-file-size", "100", emissions)
     assert done.status == 1
-    assert "and the limit is 100; raise --max-file-size, or split it" in done.err
+    assert "and the limit is 100; raise --max-file-size, or split the file" in done.err
     assert run("-o", results, "import", "--max-file-size", "1MB", emissions).status == 0
 
 

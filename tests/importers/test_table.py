@@ -474,7 +474,7 @@ def test_file_with_too_many_rows_is_refused_at_once(tmp_path: Path, form: str) -
     records, [entry] = read_all(path, mapping=[] if form == "codecarbon" else ["energy_j=j"])
     assert records == []
     assert entry.code == "too_many"
-    assert "2000001 rows, and at most 2000000 are read; split it" in entry.message
+    assert "2000001 rows, and at most 2000000 are read; split the file" in entry.message
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 4000 + b"PAR1"])

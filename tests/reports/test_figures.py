@@ -129,7 +129,7 @@ def test_a_range_has_no_value(ranges: Path) -> None:
 
 def test_two_configurations_in_one_bar_are_refused(examples: Path) -> None:
     results = read_results(FileSystemRepository(examples))
-    with pytest.raises(ConfigurationError, match=r"which also differ in config\.batching_options\.batch_size"):
+    with pytest.raises(ConfigurationError, match=r"they also differ in config\.batching_options\.batch_size"):
         figure_of(results, Choice(x="backend", y="energy", kind="bars"))
 
 

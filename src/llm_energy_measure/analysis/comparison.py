@@ -133,7 +133,7 @@ class NotCompared(Struct, frozen=True, kw_only=True):
         candidate: Name of the candidate.
         metric: Name of the metric.
         reason: Why the comparison was not done, and what to do.
-        field: The field in which the runs are unlike; None for another reason.
+        field: The field in which the runs differ; None for another reason.
         values: Two values of this field.
     """
 
@@ -198,7 +198,7 @@ def compare(
 
     Raises:
         ConfigurationError: The selections cannot be paired. With `keep_going`, no candidate can.
-        IncompatibleResultsError: The runs of a pair are unlike. With `keep_going`, no candidate can be compared.
+        IncompatibleResultsError: The runs of a pair must not be compared. With `keep_going`, no candidate can.
     """
     rules = _Rules(vary=vary, ignore=ignore, block_of=block_of)
     tables, not_compared = _tables(base, candidates, metrics, rules, keep_going=keep_going)

@@ -1,4 +1,4 @@
-"""Pair the configurations of two selections of runs, and refuse to compare unlike runs."""
+"""Pair the configurations of two selections of runs, and refuse runs that must not be compared."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def pair_selections(
 
 
 def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) -> None:
-    """Refuse a pair of unlike runs.
+    """Refuse a pair of runs that differ in a field of `COMPARABLE_FIELDS`.
 
     Args:
         pair: The runs.
@@ -142,7 +142,7 @@ def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) 
             (first, owner), (second, other) = list(owners.items())[:2]
             found = f"{name} is {first!r} in {owner} and {second!r} in {other}"
             advice = f"select runs that agree, or pass --vary {name}"
-            refused = IncompatibleResultsError("cannot compare unlike runs", found, advice)
+            refused = IncompatibleResultsError("cannot compare these runs", found, advice)
             refused.field, refused.values = name, (first, second)
             raise refused
 

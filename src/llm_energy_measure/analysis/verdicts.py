@@ -42,7 +42,7 @@ def verdict_of(
 
 
 def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], margin: float) -> int | None:
-    """Return the least number of further repeats of each side (or pairs) that decide, if ratio and spread stay.
+    """Return the least number of further repeats (or pairs) that would decide, if ratio and spread stay the same.
 
     Args:
         estimate: The undecided estimate.

@@ -1,4 +1,4 @@
-"""Student's t distribution with any number of degrees of freedom, also fractional ones.
+"""Student's t distribution with any number of degrees of freedom, including fractions.
 
 SciPy is not a dependency: the import of `scipy.stats` takes longer than a command of this package. The tests compare
 these functions with SciPy (relative tolerance 1e-9).

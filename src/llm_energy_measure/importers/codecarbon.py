@@ -70,7 +70,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
                 record = _record(source, row, None, notes)
                 phases.setdefault(run, []).append(_phase(task, record.energy_metrics))
                 found = f"the task {task!r} is a part of the run in {run_rows[run].file}, line {run_rows[run].line}"
-                found = "; ".join([f"{found}, whose record has it as a phase", *notes.messages])
+                found = "; ".join([f"{found}; the record of the run contains it as a phase", *notes.messages])
                 experiment_id = run_rows[run].experiment_id
                 report.refuse(source.path, "task_of_run", found, row=row.line, experiment_id=experiment_id)
     waiting: _Waiting = {}

@@ -21,7 +21,7 @@ START_BYTES = 1024 * 1024
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 """The rest of a longer line is left out; no format has rows of this length."""
 
-_CHANGED = "it changed during the read; import it after its tool has ended"
+_CHANGED = "the file changed while it was read; import the file after its tool has ended"
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 Progress = Callable[[Path, int], None]
 """Called with a path and the number of bytes read of it so far."""
@@ -70,7 +70,7 @@ class FileContent:
             return self.start
         if self.size > MAX_BYTES:
             limit = f"a file of this format is read as a whole, up to {MAX_BYTES // 2**20} MiB"
-            raise RefusedInputError("too_large", f"it has {self.size} bytes, and {limit}; split it")
+            raise RefusedInputError("too_large", f"it has {self.size} bytes, and {limit}; split the file")
         with self._open() as file:
             return self._read(file, self.size)
 
@@ -119,7 +119,7 @@ class FileContent:
                     raise RefusedInputError("not_a_file", "it is not a regular file; name a file or a folder")
                 if before.st_size > self._max_bytes:
                     found = f"it has {before.st_size} bytes, and the limit is {self._max_bytes}"
-                    raise RefusedInputError("too_large", f"{found}; raise --max-file-size, or split it")
+                    raise RefusedInputError("too_large", f"{found}; raise --max-file-size, or split the file")
                 self._status = self._status or before
                 yield file
                 after = os.fstat(file.fileno())

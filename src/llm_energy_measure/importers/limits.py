@@ -36,18 +36,19 @@ def require_parsable(data: bytes, what: str) -> None:
     if len(data) > MAX_PARSED_BYTES:
         limit = MAX_PARSED_BYTES // 2**20
         raise RefusedInputError(
-            "too_large", f"{what} has {len(data)} bytes, and at most {limit} MiB are parsed; split it"
+            "too_large", f"{what} has {len(data)} bytes, and at most {limit} MiB are parsed; split the file"
         )
     try:
         require_bounded_json(data, free_bytes=_FREE_BYTES)
     except ValueError as error:
-        raise RefusedInputError("too_large", f"{what} has too many values ({error}); split it") from error
+        raise RefusedInputError("too_large", f"{what} has too many values ({error}); split the file") from error
 
 
 def require_rows(number: int) -> None:
     """Refuse a file with more than `MAX_ROWS` rows."""
     if number > MAX_ROWS:
-        raise RefusedInputError("too_many", f"the file has {number} rows, and at most {MAX_ROWS} are read; split it")
+        found = f"the file has {number} rows, and at most {MAX_ROWS} are read"
+        raise RefusedInputError("too_many", f"{found}; split the file")
 
 
 def require_unique_columns(columns: Sequence[str], needed: Collection[str]) -> None:

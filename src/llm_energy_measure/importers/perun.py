@@ -248,7 +248,7 @@ def _from_hdf5(source: ImportSource) -> list[Tree]:
     try:
         done = subprocess.run(command, input=source.data, capture_output=True, timeout=_TIMEOUT_SEC, check=False)
     except subprocess.TimeoutExpired as error:
-        found = f"the HDF5 library did not read it within {_TIMEOUT_SEC} s; split it"
+        found = f"the HDF5 library did not read the file within {_TIMEOUT_SEC} s; split the file"
         raise RefusedInputError("unreadable", found) from error
     try:
         response = msgspec.json.decode(done.stdout)

@@ -42,7 +42,7 @@ def _documents(data: bytes) -> dict[str, Any]:
             converter = _Converter()
             return {name: converter.document(group, 0) for name, group in _groups(file)}
     except MemoryError as error:
-        raise RefusedInputError("too_large", "it needs too much memory; split it") from error
+        raise RefusedInputError("too_large", "it needs too much memory; split the file") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise RefusedInputError("unreadable", f"it is not a readable HDF5 file ({error})") from error
 
@@ -58,7 +58,7 @@ class _Converter:
         """Return a group in the form of perun's JSON."""
         self.nodes += 1
         if self.nodes > _MAX_NODES or depth > MAX_DEPTH:
-            found = f"it has more than {_MAX_NODES} nodes, or more than {MAX_DEPTH} levels; split it"
+            found = f"it has more than {_MAX_NODES} nodes, or more than {MAX_DEPTH} levels; split the file"
             raise RefusedInputError("too_large", found)
         facts, inner = _attributes(group), dict(_groups(group))
         level = facts.pop("type", SENSOR)
@@ -87,7 +87,8 @@ class _Converter:
         self.samples += found.shape[0]
         # HDF5 unpacks whole chunks, even if a chunk has only a few samples.
         if self.samples > _MAX_SAMPLES or math.prod(found.chunks or ()) > _MAX_SAMPLES:
-            raise RefusedInputError("too_large", f"it has more than {_MAX_SAMPLES} samples or larger chunks; split it")
+            found = f"it has more than {_MAX_SAMPLES} samples or larger chunks"
+            raise RefusedInputError("too_large", f"{found}; split the file")
         return found[()].tolist(), _attributes(found)
 
 

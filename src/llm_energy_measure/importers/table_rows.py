@@ -211,7 +211,7 @@ def _parquet_table(source: ImportSource, needed: set[str]) -> Table:
         size = max(size, 8 * meta.num_rows * len(needed))
         if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
             limits = f"at most {MAX_BYTES // 2**20} MiB with cells of at most {MAX_CELL} characters are read"
-            raise RefusedInputError("too_large", f"it has {size} bytes when unpacked, and {limits}; split it")
+            raise RefusedInputError("too_large", f"it has {size} bytes when unpacked, and {limits}; split the file")
         # A dictionary keeps a text that is repeated in a million rows only once in memory.
         texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
         file = pq.ParquetFile(pa.BufferReader(source.data), read_dictionary=texts)

@@ -26,7 +26,7 @@ def choose_attempt(store: Store, experiment_id: str, how: NewAttempt, rank: Proc
     """
     job = rank.launcher.job_id if rank.launcher is not None else None
     if rank.world_size > 1 and job is None:
-        found = "several processes have to agree on it, and no launcher gives the id of their job"
+        found = "several processes have to use the same attempt, and no launcher gives the id of their job"
         raise ConfigurationError(f"cannot use attempt={how!r} for {experiment_id!r}", found, "pass a number: attempt=1")
     if how == "next":
         attempt, is_used = _state(store, experiment_id, rank.process_index, job)

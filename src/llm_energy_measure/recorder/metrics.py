@@ -218,7 +218,7 @@ def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
         yield f"{reading.component} energy is integrated from power samples at {rate}{error} ({{sensors}})"
     if reading.window is not UNSET:
         last = f"{reading.window.duration_sec:.4g} s"
-        yield f"{{sensors}} was read by another process first; this energy is that of the last {last}"
+        yield f"another process read {{sensors}} first; this record contains the energy of the last {last}"
     for problem in reading.problems:
         if problem == SENSOR_LOCKED:
             yield "{sensors} is read elsewhere: by another process, or for another slice of its board"

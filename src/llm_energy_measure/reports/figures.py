@@ -279,7 +279,7 @@ def _require_one_place(members: Sequence[_Member], choice: Choice, results: Resu
     used = {(name or "").rpartition(".")[2] for name in (choice.x, choice.by, choice.facet)}
     differing = [key for key in keys if key.rpartition(".")[2] not in used]
     names = ", ".join(differing) or "their ids"
-    found = f"{formatting.plural(len(shared), 'place')} with several configurations, which also differ in {names}"
+    found = f"several configurations share {formatting.plural(len(shared), 'position')}; they also differ in {names}"
     advice = "add --by or --facet with this key, select with --where, or use --kind points"
     raise ConfigurationError(f"cannot draw {choice.kind}", found, advice)
 

@@ -352,7 +352,8 @@ class FileSystemRepository:
         if not layout.names_folder(result.experiment_id, folder):
             if layout.differs_in_case(result.experiment_id, folder) and not self.has_aggregated(folder):
                 return None  # the file system ignores case, and has an aggregate of another experiment
-            found, advice = f"it is the aggregate of {result.experiment_id!r}", "move it to its own name"
+            found = f"it is the aggregate of {result.experiment_id!r}"
+            advice = "rename the file to the file name of that experiment"
             raise ResultCorruptError(f"cannot load aggregated result {folder}.json", found, advice)
         if result.integrity == "altered":
             found = "it is altered: its values differ from the digest in it, so another program changed them"

@@ -216,7 +216,8 @@ def _open_parts(case: Case) -> Finding:
     processes = sorted({index for host in case.hosts for index in host.open_parts})
     if not processes:
         return passed(code)
-    reason = f"processes {listed(processes)} read parts of boards that no record names: all can be of one board"
+    found = f"processes {listed(processes)} read parts of boards, and no record names the boards"
+    reason = f"{found}: all parts can be of one board"
     return not_checked(code, reason, processes=processes)
 
 
@@ -257,7 +258,7 @@ def _module_sensor(case: Case) -> Finding:
     return not_checked(
         code,
         f"no record shows if the GPU energy covers only the GPU or the whole module of {module_of(case.processes)}",
-        f"if it covers the module, it contains up to {joules(effect_j)} of CPU and memory that also count separately",
+        f"if the GPU energy covers the module, up to {joules(effect_j)} of CPU and memory energy are counted twice",
         effect_j=effect_j,
         processes=set().union(*(host.module_processes for host in hosts)),
     )

@@ -173,9 +173,9 @@ def describe(shared: SharedEnergy) -> str:
     more = f" and {len(shared.others) - _MAX_NAMES} more" if len(shared.others) > _MAX_NAMES else ""
     least = "0 J (the idle power is unknown)" if shared.least_j is None else joules(shared.least_j)
     return (
-        f"{names}{more} read the same sensors during {seconds(shared.common_sec)}, so {joules(shared.common_j)} also "
-        f"count there; the own part is between {least} and {joules(shared.all_j)}, and equal shares give "
-        f"{joules(shared.equal_j)}"
+        f"{names}{more} read the same sensors during {seconds(shared.common_sec)}, so {joules(shared.common_j)} "
+        f"also count there; the part of this experiment is between {least} and {joules(shared.all_j)}, and equal "
+        f"shares give {joules(shared.equal_j)}"
     )
 
 

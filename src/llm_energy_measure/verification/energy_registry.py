@@ -14,7 +14,7 @@ ENERGY_CHECKS: dict[str, Check] = {
         "Record the scope of the sensor, or state it with `--assume gpu-scope=host`. In the next run, let one process "
         "read the host, or let each process read its own GPU and record this in `gpu_scope`.",
         "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
-        "0112: 4 processes imply 3,156 W of 1,000 W.",
+        "0112: 4 processes imply 3,156 W, and the boards can draw 1,000 W.",
     ),
     "energy.exceeds_devices": Check(
         "A process implies more GPU power than the boards that it read can draw.",

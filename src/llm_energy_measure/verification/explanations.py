@@ -292,7 +292,7 @@ class _Host:
             self.found.open_scopes.add("gpu")
             return EnergyRange(counted.low_j, counted.high_j, None)
         if not counted.agrees:
-            return self._contradiction("readings of one counter differ by more than sensors differ", readings)
+            return self._contradiction("readings of one counter differ by more than the error of sensors", readings)
         basis = basis_of(readings)
         if counted.basis and counted.high_j - counted.low_j > 1e-9 * counted.high_j:
             basis |= {counted.basis}

@@ -13,7 +13,7 @@ from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
 from llm_energy_measure.verification.boards import BoardModel, boards_named, parent_of_slice
 from llm_energy_measure.verification.tools import tool_scope
 
-UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
+UNCERTAIN = "it is not known whether each process works on all GPUs of a model, or on one of them"
 """Why a process can have fewer boards than are assumed."""
 
 # Names of the number of GPUs of one model in a configuration.
@@ -71,7 +71,8 @@ def gpus_of(record: RawProcessResult) -> list[Gpu]:
     """Return the GPUs that a process measured: the listed devices, else the GPU of the record.
 
     Listed devices without index, UUID and energy are the boards of the host, and not those that the process measured,
-    unless the scope is `device`. With the scope `host`, devices without index and UUID are also those of the host.
+    unless the scope is `device`. With the scope `host`, devices that have an energy, but no index and no UUID, are also
+    the boards of the host.
     """
     devices = record.energy_metrics.devices
     if devices and not _are_of_host(record, devices):

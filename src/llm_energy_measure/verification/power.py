@@ -79,7 +79,7 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
     """
     stated = [found for process in processes if (found := host_boards(process.record)) is not None]
     if number is None and not stated:
-        return HostBoards(number=None, why_not="how many boards the host has is not known")
+        return HostBoards(number=None, why_not="the number of boards of the host is not known")
     if number is None and board is None:
         largest = max(stated, key=lambda found: found.number)
         why_not = f"no power limit is known of the board {largest.name!r}" if largest.limit_w is None else ""

@@ -291,8 +291,8 @@ CHECKS: dict[str, Check] = {
     "counter.mismatch": Check(
         "The energy of a component is not the sum of its sensors.",
         "Fails if GPU, CPU or memory energy differs by more than 1 % from the sum over the sensors of the component, "
-        "and also from the sum over the sensors of each single source. A sensor without energy counts by its counter. "
-        "Not checked if a sensor failed or belongs to another process.",
+        "and also from the sum over the sensors of each single source. A sensor without energy "
+        "counts with the increase of its counter. Not checked if a sensor failed or belongs to another process.",
         "Use the sensor readings.",
     ),
     "likeness.model": Check(

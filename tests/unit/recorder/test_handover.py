@@ -68,7 +68,7 @@ def test_reading_after_a_handover_has_its_own_window(repository: FileSystemRepos
     assert reading.window.start == load_result(repository, 0).timestamps.end
     assert (reading.window.duration_sec, later.timestamps.duration_sec) == (5.0, 6.0)
     assert later.energy_measurement_warning == (
-        "replay package-0 was read by another process first; this energy is that of the last 5 s"
+        "another process read replay package-0 first; this record contains the energy of the last 5 s"
     )
 
 

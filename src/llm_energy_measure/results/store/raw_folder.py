@@ -153,7 +153,7 @@ class RawFolder:
             manifest.experiment_id, self.name, any_case=True
         ):
             found = f"it is the manifest of {manifest.experiment_id!r}"
-            raise ResultCorruptError(f"cannot load manifest {key}", found, "move it to its own experiment")
+            raise ResultCorruptError(f"cannot load manifest {key}", found, "move it to the folder of that experiment")
         return manifest
 
     def recover(self) -> RawRecovery:
