@@ -1,10 +1,11 @@
-"""Reads of many values from a store that answers through a network: several requests are in flight at one time."""
+"""Requests to a store that answers through a network: several are in flight at one time."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.base import Entry, Store
@@ -13,6 +14,42 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 Answer = bytes | ResultsError
+ResultT = TypeVar("ResultT")
+
+# The threads of `at_once`. They are kept, because starting three threads takes longer than four requests to a server on
+# loopback. The process id is stored too: a forked process inherits the pool without its threads. Two pools do no harm.
+_kept: tuple[int, ThreadPoolExecutor] | None = None
+
+
+def at_once(store: Store, *calls: Callable[[], ResultT]) -> list[ResultT]:
+    """Return the results of independent reads, in order; on a network, the requests are in flight at one time.
+
+    A read must not call `at_once`: it would wait for its own thread.
+
+    Raises:
+        ResultsError: The error of the first read that fails, after all reads have ended.
+    """
+    if store.parallel_requests == 1:
+        return [call() for call in calls]
+    from concurrent.futures import wait  # directories need no threads
+
+    try:
+        futures = [_kept_threads(store.parallel_requests).submit(call) for call in calls]
+    except RuntimeError:  # no thread can start: the interpreter exits, or the number of processes is limited
+        return [call() for call in calls]
+    wait(futures)
+    return [future.result() for future in futures]
+
+
+def _kept_threads(count: int) -> ThreadPoolExecutor:
+    """Return the threads that this process keeps for `at_once`."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    global _kept  # noqa: PLW0603 - all stores of a process share the threads
+    kept = _kept
+    if kept is None or kept[0] != os.getpid():
+        _kept = kept = os.getpid(), ThreadPoolExecutor(count)
+    return kept[1]
 
 
 class ParallelReader:

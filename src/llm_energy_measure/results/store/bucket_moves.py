@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
@@ -36,6 +37,11 @@ def hidden_folders(store: Store) -> set[str]:
 def is_hidden(store: Store, folder: str) -> bool:
     """Return True if the deletion or the archiving of a folder has not finished."""
     return is_deleted(store, folder) or _archived_manifest(store, folder) is not None
+
+
+def marker_checks(store: Store, folder: str) -> tuple[Callable[[], bool], Callable[[], bool]]:
+    """Return the two calls of `is_hidden`, for `parallel.at_once`: each sends one request."""
+    return partial(is_deleted, store, folder), lambda: _archived_manifest(store, folder) is not None
 
 
 def is_deleted(store: Store, folder: str) -> bool:

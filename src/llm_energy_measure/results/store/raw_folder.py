@@ -7,7 +7,8 @@ manifest; there the ids inside the results name the owner.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class RawFolder:
 
     def process_indices(self) -> list[int]:
         """Return the processes that have a result, readable or not, in order."""
-        return sorted(index for name in self._names() if (index := process_index_of(name)) is not None)
+        return _indices_of(self._names())
 
     def unfinished_indices(self) -> list[int]:
         """Return the processes that have a checkpoint and no result, in order."""
@@ -111,6 +112,9 @@ class RawFolder:
     def _names(self) -> list[str]:
         if not self.store.supports_folder_move and bucket_moves.is_hidden(self.store, self._place):
             return []
+        return self._listed_names()
+
+    def _listed_names(self) -> list[str]:
         return [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
 
     def read(self, process_index: int, *, partial: bool = False) -> RawProcessResult | UnreadableFile:
@@ -227,13 +231,7 @@ class RawFolder:
         """
         found = self.readable_manifest()
         if found is None:
-            # Results without a readable manifest: of another tool, or the manifest is damaged.
-            owner = next(self._ids_in_results(), None)
-            if owner not in (None, manifest.experiment_id):
-                raise self.id_conflict(manifest.experiment_id, owner)
-            with contextlib.suppress(StorageError, UnsafePathError):  # must not stop a measurement
-                deletion.require_unused(self.store, self.name)  # remains of an experiment that had this folder
-            self._require_not_archived(manifest)
+            self._require_claimable(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
                 try:
                     self._require_not_archived(manifest)  # another process may have archived the attempt meanwhile
@@ -245,6 +243,31 @@ class RawFolder:
         if found.experiment_id != manifest.experiment_id:
             raise self.id_conflict(manifest.experiment_id, found.experiment_id)
         return found
+
+    def _require_claimable(self, manifest: Manifest) -> None:
+        """Raise if results of another experiment, a deletion or the archive of this attempt prevent a manifest."""
+        require_owner = partial(self._require_no_other_owner, manifest.experiment_id)
+        require_attempt = partial(self._require_not_archived, manifest)
+        if self.store.supports_folder_move:
+            require_owner()
+        else:
+            from llm_energy_measure.storage.parallel import at_once  # directories do not need this import
+
+            # Four independent requests. `claim` reads the archive again after it has created the manifest.
+            markers = bucket_moves.marker_checks(self.store, self.name)
+            if not any(at_once(self.store, require_owner, require_attempt, *markers)):
+                return
+        with contextlib.suppress(StorageError, UnsafePathError):  # must not stop a measurement
+            deletion.require_unused(self.store, self.name)  # remains of an experiment that had this folder
+        require_attempt()
+
+    def _require_no_other_owner(self, experiment_id: str) -> None:
+        """Raise if a result names another experiment: a result of another tool, or with a damaged manifest."""
+        # In a bucket, one listing shows that a new folder has no result.
+        indices = None if self.store.supports_folder_move else _indices_of(self._listed_names())
+        owner = next(self._ids_in_results(indices), None)
+        if owner not in (None, experiment_id):
+            raise self.id_conflict(experiment_id, owner)
 
     def _require_not_archived(self, manifest: Manifest) -> None:
         """Raise if the attempt is archived, so that no process starts it again before the next manifest exists."""
@@ -277,13 +300,19 @@ class RawFolder:
         refused.path = self.store.path(key)
         return refused
 
-    def _ids_in_results(self) -> Iterator[str]:
-        """Yield the ids in the results that match the folder's name in any case: file systems may ignore case."""
-        first = self._id_in_result(0)  # it usually exists: a save then lists no folder with thousands of files
-        if first is not None:
-            yield first
-        for index in self.process_indices():
-            found = self._id_in_result(index) if index else None
+    def _ids_in_results(self, indices: Sequence[int] | None = None) -> Iterator[str]:
+        """Yield the ids in the results that match the folder's name in any case: file systems may ignore case.
+
+        Args:
+            indices: The processes that have a result, if the caller has listed them.
+        """
+        if indices is None:
+            first = self._id_in_result(0)  # it usually exists: a save then lists no folder with thousands of files
+            if first is not None:
+                yield first
+            indices = [index for index in self.process_indices() if index]
+        for index in indices:
+            found = self._id_in_result(index)
             if found is not None:
                 yield found
 
@@ -293,6 +322,11 @@ class RawFolder:
             if found is not None and layout.names_folder(found, self.name, any_case=True):
                 return found
         return None
+
+
+def _indices_of(names: Iterable[str]) -> list[int]:
+    """Return the process indices in the file names of results, in order."""
+    return sorted(index for name in names if (index := process_index_of(name)) is not None)
 
 
 def _has_name(store: Store, folder: str) -> bool:
