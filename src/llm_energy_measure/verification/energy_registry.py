@@ -22,7 +22,7 @@ ENERGY_CHECKS: dict[str, Check] = {
         "of all stated boards of its host (other scopes). Fails if a sensor noise of 10 % does not explain the "
         "greatest ratio (above 1.31 for one process, 1.37 for 8, at most 1.5) or the mean ratio of several processes "
         "(above 1.2). Also fails if the shares of processes (scope `process`) together are above the limit of their "
-        "board, and noise does not explain it. `effect_j` is the energy above limit times window, a least value.",
+        "board, and noise does not explain it. `effect_j` is the energy above limit x window; it is a lower bound.",
         "Check the scope and the energy. The reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
     ),
@@ -62,7 +62,7 @@ ENERGY_CHECKS: dict[str, Check] = {
         "Linux: `/proc/sys/kernel/random/boot_id` is unique per boot, and the same in all containers of a machine.",
     ),
     "attribution.module_sensor": Check(
-        "The sensor of the GPU may include the CPU of its module, whose energy also counts.",
+        "The sensor of the GPU may include the CPU of its module, whose energy is counted too.",
         "Never fails. Reported if GPU energy and CPU or memory energy count on one host at the same time, and a "
         "process there names a GH200, GB200 or MI300A. `effect_j` is the CPU and memory energy, at most the GPU "
         "energy; the lower bound leaves it out.",
@@ -81,7 +81,7 @@ ENERGY_CHECKS: dict[str, Check] = {
     "attribution.scope_unknown": Check(
         "The scope of the sensors of several processes on one host is unknown.",
         "Never fails. Reported if several processes of one host have a component without scope, and neither the tool, "
-        "nor time, nor power decides. The finding names the explanations that remain.",
+        "nor the times, nor the power determine the scope. The finding names the explanations that remain.",
         "Record the scope, or state it with `--assume gpu-scope=device` (or `host`, `process`).",
         "",
         "Most published files: no tool of 2025 writes scopes.",

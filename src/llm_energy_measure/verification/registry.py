@@ -30,15 +30,15 @@ CHECKS: dict[str, Check] = {
     "identity.mig_slice": Check(
         "A process ran on a MIG slice of a GPU.",
         "Never fails. Reported if a record has `gpu_is_mig`, a MIG profile or a UUID that begins with `MIG-`.",
-        "Take the energy as that of the whole GPU, and let one process per GPU read it.",
+        "Treat the energy as the energy of the whole GPU. In the next run, let one process per GPU read the sensor.",
         "NVML does not support power and energy for MIG device handles, so tools read the whole GPU.",
         severity="warning",
     ),
     "completeness.missing_process": Check(
         "An expected process has no readable result.",
         "Fails if an index from 0 to n-1 has no readable result. n comes from the argument, the manifest, `world_size` "
-        "or the configuration. Not checked if only the highest index gives n. A warning, because the sums are marked "
-        "as lower bounds.",
+        "or the configuration. Not checked if only the highest index gives n. It is a warning, because the sums are "
+        "marked as lower bounds.",
         "Run the missing processes. Until then, the sums are lower bounds.",
         "",
         "In the collection of 0112, 751 of 2,221 process files are empty.",
@@ -71,8 +71,8 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.sensor_time": Check(
         "Processes ran on a host while no process read its shared sensor.",
-        "Adds the time spans in which a process of the host read the sensor, and compares their length with the time "
-        "in which the processes ran that could read it. Fails if more than 1 % is missing. Made only for "
+        "Adds the time spans in which a process of the host read the sensor, and compares the sum with the time in "
+        "which processes that can read the sensor ran. Fails if more than 1 % is missing. The check is made only for "
         "sensors that a process left to another process.",
         "The energy is a lower bound. Current releases hand the sensor over when its reader ends; a gap remains if the "
         "reader was killed, if the sensor gives power and not energy, or if processes end while the reader saves its "
@@ -107,8 +107,8 @@ CHECKS: dict[str, Check] = {
     "time.short_overlap": Check(
         "Processes did not run concurrently.",
         "Sorts the processes by their start. Fails if two neighbours overlap by less than half of the shorter run; "
-        "`found` is the smallest overlap as a part of the shorter run. Not checked where `time.no_overlap` "
-        "is not checked, or if it failed too. The flag `temporal_overlap_verified` is true if this check passed.",
+        "`found` is the smallest overlap as a part of the shorter run. Not checked if `time.no_overlap` "
+        "is not checked or has failed. The flag `temporal_overlap_verified` is true if this check passed.",
         "Don't add the throughputs of the processes. Start all processes together in the next run.",
         severity="warning",
     ),
@@ -162,10 +162,10 @@ CHECKS: dict[str, Check] = {
     ),
     "window.mismatch": Check(
         "Energy and inference cover different times.",
-        "Fails if |energy window - inference time| is above 10 % of the inference time. A process without a time is "
-        "compared with the longest one.",
+        "Fails if |energy window - inference time| is above 10 % of the inference time. A process without an "
+        "inference time is compared with the longest inference time of the experiment.",
         "Don't use joules per token. Measure the energy over the inference.",
-        "Joules per token need both from one window.",
+        "Joules per token need energy and tokens from one time span.",
         "0129: 605 to 622 s of energy for 23.4 s of inference.",
         severity="warning",
     ),
@@ -201,7 +201,7 @@ CHECKS: dict[str, Check] = {
         "A reported power is far from the power that the energy implies.",
         "Fails if `gpu_power_w` is 0 although there is energy, or if it is outside half to twice the power that the "
         "energy implies over the longest and the shortest known time. Compares `cpu_power_w` (not 0) with the CPU "
-        "energy in the same way. It is a warning up to a factor of 10: one sample can differ that much.",
+        "energy in the same way. It is a warning up to a factor of 10, because one sample can differ by this factor.",
         "Never compute energy from this field.",
         "The field is one instantaneous sample: one file of the collection has 308,957 W.",
         "`v2` batch_1: 0 W with 4.5 kJ. 0129: 62 W with a mean of 512 W.",
@@ -274,7 +274,7 @@ CHECKS: dict[str, Check] = {
         "Fails if the energy equals the end reading of the counter (to 1 %), but not its increase.",
         "Use the difference.",
         "",
-        "A public log of cumulative rows: added up, one run is 189 times its true value.",
+        "A public log of cumulative rows: the sum of the rows of one run is 189 times its energy.",
     ),
     "counter.lost": Check(
         "A sensor was lost within the window.",
@@ -301,8 +301,8 @@ CHECKS: dict[str, Check] = {
         "Aggregate them as separate experiments.",
     ),
     "likeness.backend": Check(
-        "Processes ran different backends, or different versions of one.",
-        "Fails if backend and version have two values.",
+        "Processes ran different backends, or different versions of one backend.",
+        "Fails if the backend or its version differs between processes.",
         "Aggregate them as separate experiments, or document why they may differ.",
     ),
     "likeness.precision": Check(
@@ -323,9 +323,9 @@ CHECKS: dict[str, Check] = {
     ),
     "likeness.configuration": Check(
         "Processes had different configurations.",
-        "Fails if another name differs, except names of a single process (`rank`, `gpu_id`, `seed` and similar) and "
-        "fields that an import kept. If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with "
-        "sorted names), the check is not made if no process has this digest.",
+        "Fails if a name without `batch` differs in `effective_config`, except names of a single process (`rank`, "
+        "`gpu_id`, `seed` and similar) and fields that an import kept. If the manifest has a `config_digest` (SHA-256 "
+        "of the configuration's JSON with sorted names) and no process has this digest, the check is not made.",
         "Aggregate them as separate experiments. Ignore the finding if the difference does not change the work.",
         severity="warning",
     ),
@@ -421,7 +421,7 @@ CHECKS: dict[str, Check] = {
         severity="warning",
     ),
     "sources.missing": Check(
-        "A raw file from which the aggregate was made is gone.",
+        "A raw file from which the aggregate was made is missing.",
         "Fails if a source of the aggregate is not among the raw files.",
         "Restore the file; the aggregate holds a copy.",
         "The aggregate stores the SHA-256 of each source.",
@@ -465,7 +465,7 @@ CHECKS: dict[str, Check] = {
     ),
     "aggregate.possible": Check(
         "The raw files can't be combined into one result.",
-        "Fails if they can't be combined. The other checks continue as far as possible.",
+        "Fails if the raw files can't be combined. The other checks continue as far as possible.",
         "Follow the message.",
     ),
     "suspicion.identical_readings": Check(
