@@ -105,7 +105,7 @@ def test_report_has_only_the_packed_experiments(results: Path, tmp_path: Path) -
         (["--date", "31.3.2026"], "'31.3.2026' is not a date; write for example 2026-03-31"),
         (["--licence", "my licence"], "'my licence' is not an SPDX identifier"),
         (["--where", "colour = red"], "colour"),
-        (["--to", "-"], "a bundle needs a file; write for example --to fig3.zip"),
+        (["--to", "-"], "a bundle cannot be written to stdout; write for example --to fig3.zip"),
     ],
 )
 def test_create_refuses_wrong_arguments(results: Path, tmp_path: Path, arguments: Sequence[str], message: str) -> None:

@@ -267,7 +267,7 @@ def test_aggregate_repairs_the_aggregate_and_keeps_the_file(altered: Path, argum
     edited = path.read_bytes()
     done = run("-o", altered, "aggregate", *arguments)
     assert done.status == 0
-    assert f"{NAME}: another program had changed values of its aggregate" in done.err
+    assert f"{NAME}: another program changed values of the aggregate" in done.err
     assert json.loads(path.read_bytes())["total_energy_j"] == TRUE_J
     assert path.with_name(f"superseded-{NAME}-1.json.kept").read_bytes() == edited
     assert verdicts(altered)[NAME] == "complete"

@@ -361,7 +361,7 @@ def test_energy_joined_later_needs_overwrite(tmp_path: Path, results: Path) -> N
     [entry] = done.json()["entries"]
     assert (done.status, entry["code"], [one["code"] for one in planned]) == (1, "conflict", ["conflict"])
     assert entry["message"].endswith(
-        "; compare the two, or replace the stored result with --overwrite, which keeps a copy of it; "
+        "; compare both results, or replace the stored result with --overwrite, which keeps a copy of it; "
         "the record is kept in "
         f"{folder / 'rejected-process_0-1.json.kept'}"
     )

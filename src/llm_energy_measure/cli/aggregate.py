@@ -241,7 +241,7 @@ def _print_problems(outcome: bulk.AggregationOutcome, *, with_error: bool) -> No
         terminal.warn(text)
     if outcome.was_altered:
         kept = f"aggregated/superseded-{name}-*{KEPT_SUFFIX}"
-        terminal.warn(f"{name}: another program had changed values of its aggregate; that file is kept as {kept}")
+        terminal.warn(f"{name}: another program changed values of the aggregate; the changed file is kept as {kept}")
     if outcome.error is not None and with_error:
         terminal.error(outcome.error)
     if outcome.result == "interrupted":

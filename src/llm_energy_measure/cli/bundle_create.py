@@ -46,16 +46,19 @@ def _checked_licence(_context: click.Context, _parameter: click.Parameter, value
 @selection_options
 @click.option("--to", "target", metavar="FILE", required=True, type=options.PathName(), help="Create this ZIP file.")
 @click.option("--sign", "key", metavar="KEY", type=options.PathName(), help="Sign with this SSH key (ssh-keygen).")
-@click.option("--report", is_flag=True, help="Add a report for people, report.html (needs matplotlib and jinja2).")
+@click.option("--report", is_flag=True, help="Add a report, report.html (needs matplotlib and jinja2).")
 @click.option("--licence", metavar="SPDX", callback=_checked_licence, help="State this licence, such as CC-BY-4.0.")
-@click.option("--citation", metavar="FILE", type=options.PathName(), help="Add this file, such as CITATION.cff.")
-@click.option("--date", metavar="DATE", callback=_checked_date, help="Use this date. [default: day of the last result]")
+@click.option("--citation", metavar="FILE", type=options.PathName(), help="Add a citation file, such as CITATION.cff.")
+@click.option(
+    "--date", metavar="DATE", callback=_checked_date, help="Date of the bundle. [default: date of the newest result]"
+)
 @click.option("--only-passed", is_flag=True, help="Leave out experiments whose verdict is not complete.")
 @click.option(
     "--pseudonymise-hosts",
     "pseudonymise",
     is_flag=True,
-    help="Replace the names of hosts and users. The digests of these raw files differ from the originals.",
+    help="Replace the names of hosts and users. The digests of the changed raw files then differ from those of the "
+    "originals.",
 )
 @options.shared_options
 @streams.finish_work
@@ -75,14 +78,15 @@ def create(
     """Pack experiments into one ZIP file that anyone can check.
 
     Without ids and --where, the bundle has all experiments; with both, it has the experiments that match both. A
-    condition selects experiments that are not aggregated, too. The bundle has the raw files, manifests, tags,
-    aggregates, the verdict on each experiment, and a record of the selection: also the experiments of the same
-    configurations that are left out. The same results give the same bytes.
+    condition also selects experiments that are not aggregated. The bundle has the raw files, manifests, tags,
+    aggregates, the verdict on each experiment, and a record of the selection. This record also lists the experiments of
+    the same configurations that are left out. The same results give the same bytes.
 
     The printed line is for the paper. The digest is the SHA-256 of the file tagmanifest-sha256.txt in the bundle.
     """
     if target == "-":
-        raise click.BadParameter("a bundle needs a file; write for example --to fig3.zip", param_hint="--to")
+        message = "a bundle cannot be written to stdout; write for example --to fig3.zip"
+        raise click.BadParameter(message, param_hint="--to")
     repository = options.repository()
     options.require_safe_target(repository, target)
     bundle_options = BundleOptions(
@@ -137,7 +141,7 @@ def _print_created(created: CreatedBundle) -> None:
     if selection.pseudonyms is not None:
         counts = ", ".join(f"{number} {kind}" for kind, number in selection.pseudonyms.items() if number)
         words = (
-            f"{counts}; the digests of these raw files differ from those of the originals" if counts else "none found"
+            f"{counts}; the digests of the changed raw files differ from those of the originals" if counts else "none"
         )
         terminal.info(f"names replaced: {words}")
     experiments = formatting.plural(created.experiments, "experiment")

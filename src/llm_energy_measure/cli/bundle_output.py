@@ -47,4 +47,4 @@ def unclean_text(unclean: Mapping[str, str]) -> str:
         return ", ".join(f"{folder} ({verdict})" for folder, verdict in sorted(unclean.items()))
     counts = Counter(unclean.values())
     numbers = ", ".join(f"{number:,} {verdict}" for verdict, number in sorted(counts.items()))
-    return f"{numbers}; data/verdicts.jsonl names them"
+    return f"{numbers}; data/verdicts.jsonl names the experiments"

@@ -70,7 +70,7 @@ def _checked_digest(_context: click.Context, _parameter: click.Parameter, value:
     metavar="COLUMN",
     default="experiment_id",
     show_default=True,
-    help="Column of the table that has the ids of the experiments.",
+    help="Column of the table with the ids of the experiments.",
 )
 @click.option(
     "--columns",
@@ -93,7 +93,7 @@ def verify(
 ) -> None:
     """Check a bundle; `_HELP` is the help text."""
     if columns is not None and table is None:
-        raise click.UsageError("--columns names columns of --table; give --table, too.")
+        raise click.UsageError("--columns selects columns of the table in --table FILE; give --table, too.")
     selected = None if columns is None else [name.strip() for name in columns.split(",")]
     published: PublishedTable | None = None if table is None else read_table(table, key, selected)
     try:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; show the files to be written and the verdicts.")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace stored results of the same process, and keep a copy of each one."
+    "--overwrite", is_flag=True, help="Replace stored results of the same process; keep a copy of each replaced result."
 )
 @click.option("--host", metavar="NAME", type=options.Text(), help="Use this host name for records without a host.")
 @click.option(
@@ -98,7 +98,8 @@ if TYPE_CHECKING:
     "--group-by",
     metavar="COLUMN",
     type=options.Text(),
-    help="Make CodeCarbon runs with equal cells in COLUMN processes of one experiment; run_id separates all runs.",
+    help="Import CodeCarbon runs with equal cells in COLUMN as processes of one experiment. With run_id, each run is "
+    "an experiment.",
 )
 @click.option(
     "--join",
@@ -135,7 +136,8 @@ def import_results(
     Stored results are replaced only with --overwrite, and a repeated import changes nothing. Files and rows that can't
     be imported are reported with a reason code: the first per code and file, or all with -v or --json. -v also prints a
     line about each experiment. The exit status is 1 if nothing was imported. With --shard, each job reads all files and
-    imports its part of the experiments. With --executor, this process reads the files, and the workers save.
+    imports its part of the experiments. With --executor, this process reads the files, and the workers save the
+    results.
     """
     with options.usage_errors("--map"):
         parse_mappings(read_options["mapping"])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EXPERIMENTS_PER_BATCH = 16
 """Experiments that a worker saves at a time; their files share syncs."""
 
-_CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwrite, which keeps a copy of it"
+_CONFLICT_ADVICE = "compare both results, or replace the stored result with --overwrite, which keeps a copy of it"
 
 
 class Saver:

@@ -135,7 +135,7 @@ def _max_file_size_option(function: FunctionT) -> FunctionT:
         type=Size(),
         expose_value=False,
         callback=_set_max_file_size,
-        help=f"Do not read larger result files. [env: {MAX_FILE_SIZE_ENV}; default: 1GiB]",
+        help=f"Do not read result files above this size. [env: {MAX_FILE_SIZE_ENV}; default: 1GiB]",
     )(function)
 
 
@@ -388,7 +388,8 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
 
     near = get_close_matches(name, all_ids(repository), n=_MAX_SUGGESTIONS, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"run '{PROGRAM} results list --all' to list all ids"
-    raise ResultNotFoundError(f"experiment {name!r} not found", f"{repository.base_path} has no files of it", advice)
+    found = f"{repository.base_path} has no files of this experiment"
+    raise ResultNotFoundError(f"experiment {name!r} not found", found, advice)
 
 
 def not_aggregated(name: str, alternative: str) -> ResultNotFoundError:

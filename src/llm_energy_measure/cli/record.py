@@ -86,7 +86,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
 @click.option(
     "--no-energy",
     is_flag=True,
-    help="Do not measure energy; use this if another process of the experiment measures it.",
+    help="Do not measure energy. Use this option if another process of the experiment measures the energy.",
 )
 @click.option("--require-energy", is_flag=True, help="Do not start the command if no energy source works.")
 @options.w_per_core_option
@@ -129,7 +129,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     "--attempt",
     metavar="N|next|suffix",
     type=Attempt(),
-    help="Run a used id again: the number of earlier starts, 'next' to find this number, or 'suffix' to append a "
+    help="Run a used id again. N is the number of earlier starts; 'next' finds N automatically; 'suffix' appends a "
     "number to the id. [default: from the launcher, else 0]",
 )
 @click.option("--show", is_flag=True, help="Print energy, tokens, energy per token and verdict at the end.")

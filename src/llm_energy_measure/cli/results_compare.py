@@ -55,13 +55,15 @@ a column is the base, and each other value is a candidate. Rows are the configur
 Verdicts:
   worse, better  p is less than 0.05 and the change is beyond the margin
   equivalent     the 90 % interval of the change is within the margin
-  undecided      neither; the output has the number of further repeats that decide, at this spread
+  undecided      neither; the output has the number of further repeats that decide if the spread stays the same
 
 The mark 'confounded' means that all runs of one side started before all runs of the other, or that the sides ran on
-different hosts: something else than the configuration can be the reason. 'results order' prints an interleaved order.
+different hosts: not only the configuration can explain the change. 'results order' prints an interleaved order.
 
-The change is the ratio of geometric means. The test is Welch's on logarithms, or the paired t test with --block. p is
-adjusted for the number of rows (Holm); the interval is not. Unlike runs are refused. One run has no verdict.
+The change is the ratio of geometric means. The test is Welch's t test on logarithms; with --block, it is the paired t
+test. p is adjusted for the number of rows (Holm); the interval is not adjusted. If the runs differ in model, GPU, token
+budget, or the scope, provenance or version of the energy, they are refused, unless --vary names this field. If a side
+has one run, there is no verdict.
 
 \b
 Exit status:
@@ -95,11 +97,13 @@ Exit status:
 @click.option(
     "--margin", metavar="PERCENT", callback=_margin, default="3%", show_default=True, help="Ignore smaller changes."
 )
-@click.option("--block", metavar="COLUMN", help="Pair the runs by date, host or tag.KEY, with three common blocks.")
+@click.option(
+    "--block", metavar="COLUMN", help="Pair the runs by date, host or tag.KEY, if at least three blocks are common."
+)
 @click.option("--vary", metavar="FIELD,...", callback=_names, help="Allow these fields to differ between the sides.")
 @click.option("--ignore", metavar="KEY,...", callback=_names, help="Do not separate the runs by these keys or facts.")
 @click.option(
-    "--fail-on", metavar="CONDITION,...", callback=_fail_on, help="Exit with 3 on worse, undecided, confounded."
+    "--fail-on", metavar="CONDITION,...", callback=_fail_on, help="Exit with status 3 on worse, undecided, confounded."
 )
 @click.option(
     "--format",

@@ -47,7 +47,8 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
     "--columns",
     metavar="NAME,...",
     type=options.Text(),
-    help="Write only these columns; config.KEY is a configuration key, or its end after a dot; tag.KEY is a tag.",
+    help="Write only these columns; config.KEY is a configuration key, or the end of a key after a dot; tag.KEY is a "
+    "tag.",
 )
 @click.option("--raw", is_flag=True, help="Write one row per process instead of one row per experiment.")
 @click.option("--aggregate", "with_aggregation", is_flag=True, help="Aggregate pending and stale experiments first.")
@@ -80,20 +81,21 @@ def export(
 ) -> None:
     """Write a table of experiments, with values in base units.
 
-    Without ids, the table has all aggregated experiments, or with --raw all experiments. Unreadable files are reported
-    and left out, and the exit status is then 1. An empty table never replaces a file. A row per experiment has a column
-    config.KEY for each key of the configurations. If an aggregate is stale, the exit status is 1.
+    Without ids, the table has all aggregated experiments; with --raw, it has all experiments. Unreadable files are
+    reported and left out, and the exit status is then 1. It is also 1 if an aggregate is stale. An empty table never
+    replaces a file. If each row is an experiment, the table has a column config.KEY for each key of the configurations.
 
-    LaTeX (.tex, for the package booktabs) and Markdown (.md) are tables for documents: a few columns or those of
-    --columns, one unit per column, and marks of energies that are corrected or bounds.
+    LaTeX (.tex, for the package booktabs) and Markdown (.md) are tables for documents. They have a few columns or those
+    of --columns, one unit per column, and marks for energies that are corrected or are bounds.
 
-    The format parquet writes a folder, a dataset of all aggregated experiments: the tables experiments, processes and
-    findings, with one file per month. Files of unchanged months are not rewritten. It needs the package pyarrow.
+    With the format parquet, the command writes a dataset of all aggregated experiments into a folder: the tables
+    experiments, processes and findings, with one file per month. Files of unchanged months are not rewritten. This
+    format needs the package pyarrow.
     """
     form = form or options.format_of(target, _FORMATS)
     if form == "parquet":
         if ids or where or raw or per_process or with_aggregation or target == "-":
-            wrong = "neither ids, --where, --aggregate, --raw nor --per-process."
+            wrong = "omit ids, --where, --aggregate, --raw and --per-process."
             raise click.UsageError(
                 f"--format parquet exports all experiments to a folder: use --to FOLDER, and {wrong}"
             )

@@ -93,15 +93,15 @@ Conditions:
   energy_j > 1000 and model ~ llama        (~ contains, !~ does not)
   verdict in (failed, partial) or not date < 2026-03
   tag.paper = fig3 and host is unknown
-  config.batch_size >= 8                   (a key of the configuration, or its end after a dot)
+  config.batch_size >= 8                   (a key of the configuration, or the end of a key after a dot)
   energy < 1 kJ and ttft_p99_ms < 0.5 s    (a quantity with its unit; without unit, in base units)
-  warnings > 0 and tokens/J < 10           (titles of the table are the figures that the table shows)
+  warnings > 0 and tokens/J < 10           (the title of a column means the value in the table)
 
-The columns are those of an export, and status, verdict, hosts, gpus, precision, note, tag.KEY and config.KEY
-('results configs' lists the keys). energy is the energy of the table, for undetermined ones the bound in the table.
-energy_j is the plain sum. attributed_energy_j counts each joule once; attributed_low_j and attributed_high_j are its
-bounds. The metrics of 'results repeats' are columns too. A date is a year, a month or a day in UTC. ~ and --model
-ignore case. The exit status is 1 if a file can't be read.
+Conditions, --columns and --sort accept the columns of an export, the metrics of 'results repeats', and status, verdict,
+hosts, gpus, precision, note, tag.KEY and config.KEY ('results configs' lists the keys). energy is the energy in the
+table; for an undetermined energy, it is the bound in the table. energy_j is the plain sum. attributed_energy_j counts
+each joule once; attributed_low_j and attributed_high_j are its bounds. A date is a year, a month or a day in UTC. ~ and
+--model ignore case. The exit status is 1 if a file can't be read.
 """.format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
 
@@ -137,7 +137,7 @@ ignore case. The exit status is 1 if a file can't be read.
     help="Show these columns instead of the usual ones.",
 )
 @click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
-@click.option("--refresh", is_flag=True, help="Look for changed files in all experiments, even in more than 2,000.")
+@click.option("--refresh", is_flag=True, help="Scan all experiments for changed files, even more than 2,000.")
 @energies.energy_option
 @energies.unit_option
 @options.rehash_option

@@ -27,8 +27,8 @@ from llm_energy_measure.results.store import layout
     "--prefix",
     metavar="NAME|folder",
     type=options.Text(),
-    help="Rename each experiment to NAME-<id>; 'folder' uses the name of its directory. The records keep the original "
-    "id in origin.",
+    help="Rename each experiment to NAME-<id>; with 'folder', NAME is the name of the OTHER directory (node1 for "
+    "node1/results). The records keep the original id in origin.",
 )
 @options.tag_option
 @options.shared_options
@@ -75,9 +75,8 @@ def _prefixes(prefix: str | None, sources: list[FileSystemRepository]) -> list[s
         raise click.BadParameter(message, param_hint="--prefix")
     found = [prefix_of(prefix, source, DEFAULT_RESULTS_DIR) for source in sources]
     if len(set(found)) < len(found):
-        message = (
-            f"several directories get the prefix {max(found, key=found.count)!r}; merge them one by one with a NAME"
-        )
+        repeated = max(found, key=found.count)
+        message = f"several directories get the prefix {repeated!r}; merge each one separately with --prefix NAME"
         raise click.BadParameter(message, param_hint="--prefix")
     return list(found)
 

@@ -34,7 +34,7 @@ _ID = "{id}"
     help="Repeat each command N times.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Print the order of this seed. [default: random]")
-@click.option("--no-warm-up", is_flag=True, help="Leave out the first runs, which are not recorded.")
+@click.option("--no-warm-up", is_flag=True, help="Print no warm-up runs before the first block.")
 @click.option(
     "--format",
     "form",
@@ -48,9 +48,9 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
     """Print an interleaved order of runs: randomised blocks with warm-up.
 
     Each block runs each command once, in a random order. A slow change of the machine then affects all commands
-    equally. Each line records its command with 'llm-energy-measure record', and tags its block for 'results compare
-    --block tag.block'. -o DIR becomes a part of these lines. A command that records its own result has
-    {id} where the line needs the experiment id. The ids of repeats end in _c0, _c1, and so on.
+    equally. Each line runs its command with 'llm-energy-measure record' (with -o DIR, if given), and tags the result
+    with the block, for 'results compare --block tag.block'. If a command records its own result, write {id} in the
+    command: each line has the experiment id there. The ids of repeats end in _c0, _c1, and so on.
     """
     commands: dict[str, str] = {}
     for text in configurations:

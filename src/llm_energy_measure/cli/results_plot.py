@@ -26,7 +26,7 @@ Values of --x and --y:
   tag.KEY, date, host, model, precision, gpus, backend   (only --x)
   any numeric column of an export, for example ttft_p99_ms
 
-Files need the package matplotlib; drawing in the terminal needs nothing.
+Files need the package matplotlib; drawing in the terminal needs no package.
 """
 
 
@@ -55,7 +55,9 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> S
 )
 @click.option("--by", metavar="NAME", type=options.Text(), help="Give each value of config.KEY, tag.KEY, ... a colour.")
 @click.option("--facet", metavar="NAME", type=options.Text(), help="Draw one panel for each value of this fact.")
-@click.option("--kind", "form", type=click.Choice(KINDS), default="points", show_default=True, help="Draw this kind.")
+@click.option(
+    "--kind", "form", type=click.Choice(KINDS), default="points", show_default=True, help="Draw this kind of figure."
+)
 @click.option("--pareto", is_flag=True, help="Draw the Pareto front: no other mark is better in both values.")
 @options.where_option
 @click.option(

@@ -23,8 +23,9 @@ def _metrics(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 _HELP = f"""Show mean and spread over repeats: repeated runs of one configuration.
 
-Experiments are repeats if their configuration, model, precision, hardware and software agree, and the values of --by.
-Ids, seeds, output paths, schedules and counters of repeats do not separate them; the output names those that vary.
+Experiments are repeats if they agree in configuration, model, precision, hardware, software and the values of --by.
+Configuration keys for ids, seeds, output paths, schedules and counters of repeats are ignored; the output names the
+ignored keys that vary.
 Experiments without a configuration are repeats if their ids differ only in a final _c<n>.
 
 The figures use the attributed energy, which counts each joule once. "±" is half of the t-based 95 % interval of the
