@@ -105,7 +105,7 @@ def test_an_assumption_is_kept_until_it_is_replaced(results: Path) -> None:
     assert outcome.result == "current"
     done = run("-o", results, "aggregate", EXP, "--assume", "gpu-scope=device")
     assert done.status == 0
-    assert "no other (where that is false, the energy is too high)" in done.err
+    assert "only the GPU that it names (if a process read more GPUs, the energy is too high)" in done.err
     assert stored(results)["attributed_energy_j"] == pytest.approx(2000.0)
     assert run("-o", results, "aggregate", EXP, "--assume", "none").status == 0
     assert "assumptions" not in stored(results)

@@ -127,7 +127,7 @@ def test_killed_process_costs_one_result_and_gives_lower_bound(tmp_path: Path) -
     done = command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict")
     assert done.status == 0
     assert "3 of 4 processes" in done.out
-    assert "process 2 did not finish; its last checkpoint counts as a lower bound" in done.err
+    assert "process 2 did not finish; the last checkpoint counts as a lower bound" in done.err
     aggregated = repository.load_aggregated(EXPERIMENT)
     assert aggregated is not None
     assert aggregated.completeness is not None

@@ -32,7 +32,7 @@ def test_unequal_numbers_of_processes_per_host_are_considered() -> None:
     assert found.bounds_j is not None
     assert found.bounds_j[0] <= 30_005.0 <= found.bounds_j[1]
     [finding] = [one for one in found.findings if one.code == "attribution.hosts_unknown"]
-    assert finding.message.startswith("2 to 3 hosts explain the readings.")
+    assert finding.message.startswith("the readings fit 2 to 3 hosts.")
     assert finding.message.endswith("--assume hosts=2")
 
 

@@ -67,8 +67,8 @@ def test_parallel_experiments_are_named_with_an_interval(repository: FileSystemR
     assert finding.expected == pytest.approx(3 / 2 * WATTS + 3 / 3 * WATTS)
     assert finding.effect_j == pytest.approx(6 * WATTS)
     assert finding.message == (
-        "'b', 'c' read the same sensors during 6.0 s, so 540.0 J also count there; the part of this experiment is "
-        "between 0 J (the idle power is unknown) and 540.0 J, and equal shares give 225.0 J"
+        "'b', 'c' read the same sensors during 6.0 s, so 540.0 J count in each of these experiments; the part of this "
+        "experiment is between 0 J (the idle power is unknown) and 540.0 J, and equal shares give 225.0 J"
     )
 
 

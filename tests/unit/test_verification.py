@@ -54,7 +54,9 @@ def test_first_failure_is_the_cause_and_not_the_sigterm_after_it() -> None:
     ]
     _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
     [message] = [one.message for one in verification.findings if one.code == "completeness.unfinished_process"]
-    assert message.startswith("process 1 failed (MemoryError), and 1 more did not finish")
+    assert message.startswith(
+        "process 1 failed (MemoryError), so its figures cover only a part of the run; 1 more process did not finish"
+    )
 
 
 def test_every_code_has_a_test_experiment() -> None:

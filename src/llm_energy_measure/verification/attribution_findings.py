@@ -20,7 +20,7 @@ from llm_energy_measure.verification.ranges import EnergyRange, added
 from llm_energy_measure.verification.readings import Reading
 
 _SCOPE_MEANING: dict[Scope, str] = {
-    "device": "each process read the GPU that it names and no other (where that is false, the energy is too high)",
+    "device": "each process read only the GPU that it names (if a process read more GPUs, the energy is too high)",
     "host": "each process read all GPUs of its host",
     "process": "each process read its own share",
 }
@@ -118,7 +118,7 @@ def _double_count(case: Case, double: DoubleCount) -> Finding:
     kept_j = double.kept.high_j if double.kept.point_j is None else double.kept.point_j
     effect_j = double.plain_j - kept_j
     least = "at least " if double.kept.point_j is None else ""
-    excess = f"the plain sum counts {least}{joules(effect_j)} of it more than once"
+    excess = f"the plain sum counts {least}{joules(effect_j)} more than once"
     where, number = case.where(double.processes), len(double.processes)
     expected: float | None = 1.0
     found: float | None = float(number)
@@ -164,7 +164,7 @@ def _over_counted(case: Case) -> Finding:
         if len(positions) >= _TWO and (boards := case.boards(positions)).total_w is None:
             return not_checked(code, boards.why_not)
     unknown = [process.index for process in case.processes if process.gpu_w is not None and process.window_sec is None]
-    return not_checked(code, f"no energy window is known of process {listed(unknown)}") if unknown else passed(code)
+    return not_checked(code, f"the energy window of process {listed(unknown)} is unknown") if unknown else passed(code)
 
 
 def _process_power(case: Case) -> Iterator[Finding]:
@@ -282,9 +282,9 @@ def _scope_unknown(case: Case) -> Finding:
     if not components or case.plain_j is None:
         return passed(code)
     names = " and ".join(
-        "energy of no component" if name == "rest" else f"{name.upper()} energy" for name in components
+        "energy outside the known components" if name == "rest" else f"{name.upper()} energy" for name in components
     )
-    reason = f"the scope of the {names} of several processes is not recorded"
+    reason = f"several processes do not record the scope of their {names}"
     total = case.total
     if total.point_j is not None:
         return not_checked(code, reason, processes=_readers(case))
@@ -314,7 +314,7 @@ def _hosts_unknown(case: Case) -> Finding:
     return not_checked(
         code,
         reason,
-        f"{numbers[0]} to {numbers[-1]} hosts explain the readings. Record host, boot id or local rank, or state the "
+        f"the readings fit {numbers[0]} to {numbers[-1]} hosts. Record host, boot id or local rank, or state the "
         f"number of hosts: --assume hosts={numbers[0]}",
         processes=_readers(case),
     )

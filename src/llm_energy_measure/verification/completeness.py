@@ -16,6 +16,7 @@ from llm_energy_measure.domain.experiment import (
     process_index_of,
 )
 from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.formatting import plural
 from llm_energy_measure.domain.metrics import EnergyMetrics
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed
 from llm_energy_measure.verification.processes import Evidence
@@ -153,7 +154,7 @@ def _no_energy(evidence: Evidence) -> Finding:
     sentences = [f"process {listed(without)} has no energy"] if without else []
     if partial:
         first = partial[0]
-        others = f"; {len(partial) - 1} more have only components" if len(partial) > 1 else ""
+        others = f"; {plural(len(partial) - 1, 'more process')} with components only" if len(partial) > 1 else ""
         sentences.append(
             f"process {first.process_index} has no total energy; its known components are "
             f"{_components(first.energy_metrics)}{others}"
@@ -174,15 +175,15 @@ def _unfinished(evidence: Evidence) -> Finding:
         return passed(code)
     if all(record.status == "partial" for record in ended):
         processes = [record.process_index for record in ended]
-        message = f"process {listed(processes)} did not finish; its last checkpoint counts as a lower bound"
+        message = f"process {listed(processes)} did not finish; the last checkpoint counts as a lower bound"
         return failed(code, message, expected="completed", found="partial", processes=processes, severity="warning")
     # A launcher ends the other processes by SIGTERM if one fails: the first failure is the cause.
     cause = min(ended, key=_rank_of_cause)
     how = f"{cause.status}{f' ({cause.error_type})' if cause.error_type else ''}"
-    others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
+    others = f"; {plural(len(ended) - 1, 'more process')} did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]
     bound = f"; the last checkpoint of process {listed(partial)} counts as a lower bound" if partial else ""
-    message = f"process {cause.process_index} {how}{others}; its figures cover only a part of the run{bound}"
+    message = f"process {cause.process_index} {how}, so its figures cover only a part of the run{others}{bound}"
     processes = [record.process_index for record in ended]
     return failed(code, message, expected="completed", found=cause.status, processes=processes)
 
@@ -223,7 +224,7 @@ def _duplicates(evidence: Evidence) -> Finding:
     if not copies:
         return passed(code)
     first, record = copies[0]
-    others = f", and {len(copies) - 1} more are copies" if len(copies) > 1 else ""
+    others = f", like {plural(len(copies) - 1, 'more result')}" if len(copies) > 1 else ""
     verb, reason = ("is", "") if is_certain else ("may be", "; the records don't state host, GPU and scope")
     message = (
         f"process {record.process_index} has the same start and the same energy "

@@ -174,8 +174,8 @@ def describe(shared: SharedEnergy) -> str:
     least = "0 J (the idle power is unknown)" if shared.least_j is None else joules(shared.least_j)
     return (
         f"{names}{more} read the same sensors during {seconds(shared.common_sec)}, so {joules(shared.common_j)} "
-        f"also count there; the part of this experiment is between {least} and {joules(shared.all_j)}, and equal "
-        f"shares give {joules(shared.equal_j)}"
+        f"count in each of these experiments; the part of this experiment is between {least} and "
+        f"{joules(shared.all_j)}, and equal shares give {joules(shared.equal_j)}"
     )
 
 

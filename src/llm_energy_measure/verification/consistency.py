@@ -58,16 +58,20 @@ _FACTS: dict[str, Callable[[Sequence[RawProcessResult]], list[object]]] = {
 }
 
 
+def _name(code: str) -> str:
+    """Return the name of the compared fact."""
+    return code.partition(".")[2].replace("_", " ")
+
+
 def _same(code: str, records: Sequence[RawProcessResult], values: Sequence[object]) -> Finding:
     if values.count(values[0]) == len(values):
-        return not_checked(code, "no process states it") if values[0] is None else passed(code)
+        return not_checked(code, f"no process states the {_name(code)}") if values[0] is None else passed(code)
     known = [(value, record.process_index) for value, record in zip(values, records, strict=True) if value is not None]
     first, first_process = known[0]
     for value, process in known:
         if value != first:
             one, other = _texts(first, value)
-            name = code.partition(".")[2].replace("_", " ")
-            message = f"{name} is {one} in process {first_process} and {other} in process {process}"
+            message = f"{_name(code)} is {one} in process {first_process} and {other} in process {process}"
             return failed(code, message, expected=one, found=other, processes=[first_process, process])
     return passed(code)
 
@@ -111,7 +115,7 @@ def _configuration(evidence: Evidence) -> Iterator[Finding]:
                 found[code] = failed(code, message, expected=one_text, found=other_text, processes=processes)
     if not any(configs):
         for code in ("likeness.batch_size", "likeness.configuration"):
-            yield not_checked(code, "no process states it")
+            yield not_checked(code, "no process states its configuration")
         return
     yield found.get("likeness.batch_size") or passed("likeness.batch_size")
     yield found.get("likeness.configuration") or _configuration_of_manifest(evidence)

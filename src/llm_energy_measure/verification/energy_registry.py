@@ -8,9 +8,9 @@ ENERGY_CHECKS: dict[str, Check] = {
     "energy.over_counted": Check(
         "The processes of a host together imply more GPU power than its boards can draw.",
         "Divides the GPU energy of a host, where scopes are unknown, by the union of the energy windows. Fails above "
-        "1.2 times the power that the stated boards (`4 x A100`) can draw (1.23 times for two readings); up to this, "
-        "the error of the sensors can explain the excess. Not checked if the number of boards or their limit is not "
-        "known. The power limit of a consumer board proves nothing, because users can raise it.",
+        "1.2 times the power that the stated boards (`4 x A100`) can draw (1.23 times for two readings); up to this "
+        "factor, the error of the sensors can explain the excess. Not checked if the number of boards or their limit "
+        "is not known. The power limit of a consumer board proves nothing, because users can raise it.",
         "Record the scope of the sensor, or state it with `--assume gpu-scope=host`. In the next run, let one process "
         "read the host, or let each process read its own GPU and record this in `gpu_scope`.",
         "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
@@ -62,10 +62,10 @@ ENERGY_CHECKS: dict[str, Check] = {
         "Linux: `/proc/sys/kernel/random/boot_id` is unique per boot, and the same in all containers of a machine.",
     ),
     "attribution.module_sensor": Check(
-        "The sensor of the GPU may include the CPU of its module, whose energy is counted too.",
+        "The GPU sensor may include the CPU of the module, and the CPU energy also counts.",
         "Never fails. Reported if GPU energy and CPU or memory energy count on one host at the same time, and a "
         "process there names a GH200, GB200 or MI300A. `effect_j` is the CPU and memory energy, at most the GPU "
-        "energy; the lower bound leaves it out.",
+        "energy; the lower bound leaves this energy out.",
         "Find out which power scope the tool read. If it read the module, leave out the CPU energy.",
         "NVML has the power scopes GPU and module (`NVML_POWER_SCOPE_MODULE`). The data sheets give one limit for CPU, "
         "GPU and memory.",

@@ -14,6 +14,7 @@ from statistics import NormalDist
 from msgspec import Struct
 
 from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.formatting import plural
 from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.verification.boards import boards_named
 from llm_energy_measure.verification.codes import failed, not_checked, passed, seconds, watts
@@ -79,10 +80,10 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
     """
     stated = [found for process in processes if (found := host_boards(process.record)) is not None]
     if number is None and not stated:
-        return HostBoards(number=None, why_not="the number of boards of the host is not known")
+        return HostBoards(number=None, why_not="the number of boards of the host is unknown")
     if number is None and board is None:
         largest = max(stated, key=lambda found: found.number)
-        why_not = f"no power limit is known of the board {largest.name!r}" if largest.limit_w is None else ""
+        why_not = f"the power limit of the board {largest.name!r} is unknown" if largest.limit_w is None else ""
         return HostBoards(number=largest.number, total_w=largest.limit_w, least_w=largest.least_w, why_not=why_not)
     count = number if number is not None else max(found.number for found in stated)
     limits = [gpu.limit_w for process in processes for gpu in process.gpus]
@@ -90,7 +91,7 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
         limits = [model.proven_limit_w]
     known = [limit for limit in limits if limit is not None]
     if not known or len(known) < len(limits):
-        return HostBoards(number=count, why_not="no power limit is known of the boards")
+        return HostBoards(number=count, why_not="the power limit of the boards is unknown")
     return HostBoards(number=count, total_w=max(known) * count, least_w=max(known))
 
 
@@ -151,7 +152,7 @@ def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoard
         if scope != "host" and not process.boards.is_certain:
             reasons.append(UNCERTAIN)
         elif process.window_sec is None:
-            reasons.append(f"no energy window is known of process {process.index}")
+            reasons.append(f"the energy window of process {process.index} is unknown")
     if above and not noise_explains(ratios):
         beyond = [one for one in above if one[0] > LIMIT_EXCEEDED]
         message, limit, found, effect_j = _excess(beyond)
@@ -172,7 +173,7 @@ def _limit_of(process: Process, scope: Scope | None, boards: HostBoards | None) 
     if scope in ("device", "process"):
         name = process.gpus[0].board
         board = f"the board {name!r}" if name else f"the board of process {process.index}"
-        return process.boards.limit_w, f"no power limit is known of {board}"
+        return process.boards.limit_w, f"the power limit of {board} is unknown"
     if boards is not None and boards.total_w is not None:
         return boards.total_w, ""
     if boards is not None and scope == "host":
@@ -183,7 +184,7 @@ def _limit_of(process: Process, scope: Scope | None, boards: HostBoards | None) 
 def _excess(found: Sequence[tuple[float, Process, float]]) -> tuple[str, float, float, float]:
     """Return the sentence about the greatest excess, its limit and power in watts, and the energy above all limits."""
     _, worst, limit = max(found, key=lambda one: (one[0], -one[1].index))
-    others = f" ({len(found) - 1} more exceed theirs)" if len(found) > 1 else ""
+    others = f" ({plural(len(found) - 1, 'more process')} above the limit)" if len(found) > 1 else ""
     effect_j = math.fsum(
         max(0.0, (process.energy.gpu_energy_j or 0.0) - limit_w * process.length_sec)
         for _, process, limit_w in found

@@ -15,8 +15,8 @@ CHECKS: dict[str, Check] = {
     **ENERGY_CHECKS,
     "identity.repeated_gpu": Check(
         "Several processes that overlap in time name the same GPU.",
-        "Never fails. Reported for each GPU UUID (else index) that processes of one host name. Records without a host "
-        "count as records of one host.",
+        "Never fails. Reported for each GPU UUID (or index, if no UUID is recorded) that several processes of one host "
+        "record. Records without a host count as records of one host.",
         "Record the UUID of each GPU. `attribution.repeated_gpu` shows if energy is counted twice.",
         severity="warning",
     ),
@@ -71,9 +71,9 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.sensor_time": Check(
         "Processes ran on a host while no process read its shared sensor.",
-        "Adds the time spans in which a process of the host read the sensor, and compares the sum with the time in "
-        "which processes that can read the sensor ran. Fails if more than 1 % is missing. The check is made only for "
-        "sensors that a process left to another process.",
+        "Compares two times: the time in which a process of the host read the sensor, and the time in which a process "
+        "that could read the sensor ran. Overlapping times count once. Fails if the first time is more than 1 % "
+        "shorter. Checked only for sensors that a process left to another process.",
         "The energy is a lower bound. Current releases hand the sensor over when its reader ends; a gap remains if the "
         "reader was killed, if the sensor gives power and not energy, or if processes end while the reader saves its "
         "result.",
@@ -155,9 +155,9 @@ CHECKS: dict[str, Check] = {
         "checked if a host has no reading, or if the hosts use several stores. The check then reports whether starts "
         "and ends of two hosts are shifted equally (to 10 %), by more than 1 s and 5 % of the run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
-        "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
-        "(`clock_gettime(2)`). A shared file system gives one clock for all hosts. Monotonic time "
-        "links its reading to the reading of the wall clock.",
+        "Wall and monotonic time alone can't show the difference, because each monotonic clock begins at the boot of "
+        "its host (`clock_gettime(2)`). A shared file system gives one clock for all hosts. The monotonic clock gives "
+        "the time between the reading of this clock and the reading of the wall clock.",
         severity="warning",
     ),
     "window.mismatch": Check(
@@ -213,7 +213,7 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.components": Check(
         "The total contradicts the sum of GPU, CPU and memory energy.",
-        "Fails if their sum is above 1.01 times the total. Also fails if the total is more than 10 times their sum, or "
+        "Fails if the sum is above 1.01 times the total. Also fails if the total is more than 10 times the sum, or "
         "900 times if one of the three is unknown. A total in between passes: it may have more components. The factors "
         "1,000, 3,600 and 3,600,000 suggest that Wh, J and kWh were confused.",
         "The total is used as it is. Find out which component is wrong.",
@@ -234,14 +234,14 @@ CHECKS: dict[str, Check] = {
         "Correct the counts.",
     ),
     "plausibility.missing_gpu_energy": Check(
-        "A process has no GPU energy although other processes of its host have some.",
+        "A process has no GPU energy although other processes of its host have GPU energy.",
         "Fails if the GPU energy is null or 0, and other processes of the host have GPU energy. Passes if one of them "
         "read the host or this process's sensors, or if this process names no GPU.",
         "The sum lacks a GPU, so it is a lower bound.",
         severity="warning",
     ),
     "plausibility.outlier": Check(
-        "The power of one process is far from that of the others.",
+        "The power of one process is far from the power of the other processes.",
         "Fails if the power is more than 3 times, or less than a third of, the median of at least three other "
         "processes with the same scope, boards and limits. Power is GPU energy (else CPU energy, else the total) / "
         "window (else the longest time).",
@@ -266,13 +266,13 @@ CHECKS: dict[str, Check] = {
         "An energy counter wrapped, or the energy is not the difference of its readings.",
         "Fails if the increase of the counter is negative or differs from the energy by more than 1 %. The increase is "
         "end - start + number of wraps x range.",
-        "Correct the energy by the counter, if the recorder sampled often enough.",
+        "Correct the energy with the counter readings, if the recorder sampled often enough.",
         "RAPL: `max_energy_range_uj` of powercap.",
     ),
     "counter.cumulative": Check(
         "The reading of a cumulative counter was used as the energy of the window.",
-        "Fails if the energy equals the end reading of the counter (to 1 %), but not its increase.",
-        "Use the difference.",
+        "Fails if the energy equals the end reading of the counter (to 1 %), and not the increase of the counter.",
+        "Use the end reading minus the start reading.",
         "",
         "A public log of cumulative rows: the sum of the rows of one run is 189 times its energy.",
     ),
@@ -379,7 +379,7 @@ CHECKS: dict[str, Check] = {
     "device.drift": Check(
         "The clock or the power limit of a GPU changed during the run.",
         "Fails if the mean clock of the first and the last quarter differ by more than 5 % (`record --samples`, "
-        "without the samples of an idle GPU), or if the power limit at the end is not that at the start.",
+        "without the samples of an idle GPU), or if the power limits at the start and at the end differ.",
         "Warm the GPU up before the block, set the power limit before the run, and measure longer.",
         severity="warning",
     ),
@@ -392,7 +392,7 @@ CHECKS: dict[str, Check] = {
     "provenance.modelled": Check(
         "A part of the total was modelled, not measured.",
         "Never fails. Reports the sum of the components whose provenance is `modelled`.",
-        "State this wherever you show the total.",
+        "State next to the total that a part is modelled.",
         "",
         "0112: CPU energy is 112.5 W times the window, 13 % of the total. The examples of this repository are modelled "
         "completely.",
@@ -416,8 +416,8 @@ CHECKS: dict[str, Check] = {
     ),
     "provenance.schema_version": Check(
         "A file names no schema version.",
-        "Fails if a file has no `schema_version`; it is read as 2.0.0.",
-        "Nothing, if the figures are plausible.",
+        "Fails if a file has no `schema_version`; the file is read as 2.0.0.",
+        "Do nothing if the figures are plausible.",
         severity="warning",
     ),
     "sources.missing": Check(
@@ -481,7 +481,7 @@ CHECKS: dict[str, Check] = {
         "Never fails. Compares experiments with one model, configuration and number of tokens. Reported if k times as "
         "many processes have at least 0.75 k times the energy of the smallest experiment in the same time (to 10 %). "
         "Only `results verify` of several experiments reports it.",
-        "As for `energy.over_counted`.",
+        "Follow the advice for `energy.over_counted`.",
         "More GPUs with the same work take less time.",
         "0109 to 0112: 16.2, 43.1, 74.8, 109.9 kJ on 1 to 4 processes, all in 23 s.",
         severity="warning",

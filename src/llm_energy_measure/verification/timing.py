@@ -246,7 +246,7 @@ def _clock_jump(evidence: Evidence) -> Finding:
         (least, one), (greatest, other) = min(readings), max(readings)
         if greatest - least > CLOCK_TOLERANCE_SEC:
             where = f"of process {one}" if one == other else f"between processes {one} and {other}"
-            message = f"the wall clock {where} was set by {seconds(greatest - least)} during the run"
+            message = f"the wall clock {where} jumped by {seconds(greatest - least)} during the run"
             return failed(code, message, expected=0.0, found=greatest - least, processes={one, other})
     return passed(code)
 
