@@ -84,7 +84,8 @@ def test_no_strict_says_that_there_is_no_checkpoint(results: Path) -> None:
     done = run("-o", results, "aggregate", "early", "--no-strict")
     assert done.status == 1
     assert (
-        "it has no results and no checkpoints: its processes were killed, or have not ended; run it again" in done.err
+        "it has no results and no checkpoints: its processes were killed, or have not ended; run the experiment again"
+        in done.err
     )
 
 

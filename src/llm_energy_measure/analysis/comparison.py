@@ -50,7 +50,7 @@ class SideFigures(Struct, frozen=True, kw_only=True):
         mean: Arithmetic mean.
         half_width: Half of the 95 % t interval of the mean. None for one run.
         experiment_ids: The runs.
-        corrected: The runs whose plain sum counts some energy more than once, and whose figure does not.
+        corrected: The runs whose plain sum counts some energy more than once, so that their figure is corrected.
     """
 
     n: int

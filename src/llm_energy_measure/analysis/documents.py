@@ -113,7 +113,7 @@ def document_of(
 
 
 def _title(name: str, names: Sequence[str]) -> str:
-    """Return the title of a column: for a configuration key its last part, unless two columns have the same one."""
+    """Return the title of a column: the last part of a configuration key, unless two columns have the same part."""
     if not name.startswith(PREFIX):
         return _TITLES.get(name, name.replace("_", " "))
     last = name.rpartition(".")[2]

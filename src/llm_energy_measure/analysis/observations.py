@@ -104,7 +104,7 @@ class ObservationGroup(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The values that differ from other groups, as `key=value` words; the model if none differs.
-        differs: Those values by key: configuration keys have the prefix `config.`.
+        differs: The same values by key: configuration keys have the prefix `config.`.
         observations: The repeats, sorted by start and id. Copies of one measurement occur once.
         left_out: Reason by experiment id, for the members that take part in no statistics.
     """

@@ -292,7 +292,7 @@ def _check_experiments(
 
 
 def _compare_verdict(snapshot: Snapshot, stored: verdicts.StoredVerdict, found: BundleCheck) -> Iterator[Problem]:
-    """Yield a problem if the recomputed verdict differs from the stored one."""
+    """Yield a problem if the recomputed verdict differs from the stored verdict."""
     try:
         recomputed = verdicts.verdict_on(snapshot)
     except LLMEnergyMeasureError as error:

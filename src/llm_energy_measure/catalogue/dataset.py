@@ -422,7 +422,7 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
 
 
 def _remove_part(parent: ContainedFolder, name: str) -> bool:
-    """Delete our file in the folder of a month, and the folder if it is empty then. Return False if it has none."""
+    """Delete our file of a month, and its folder if no other file is in it. Return False if our file is absent."""
     from pyarrow import ArrowInvalid
 
     with suppress(FileNotFoundError, ArrowInvalid), parent.subfolder(name) as found:

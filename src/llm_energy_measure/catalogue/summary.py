@@ -136,7 +136,7 @@ def scan_experiment(
     Args:
         repository: The repository of the experiment.
         folder: Folder name of the experiment.
-        up_to_date: Bytes of the aggregate if its mtime shows that the raw files are unchanged. They are not read then.
+        up_to_date: Bytes of the aggregate if its mtime shows that the raw files are unchanged; they are not read.
         tagged: False if the experiment has no tags, so that no file of tags is read.
     """
     try:

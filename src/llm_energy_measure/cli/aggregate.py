@@ -96,7 +96,7 @@ def aggregate(
 ) -> None:
     """Aggregate the raw results of each experiment into one result.
 
-    If an experiment fails, its old aggregate is kept, and the command continues with the next one. The exit status is 1
+    If an experiment fails, its old aggregate is kept, and the command continues. The exit status is 1
     if any experiment failed. --all prints errors and a summary; -v also prints a line about each experiment. If you
     interrupt the command, run it again: --all skips experiments that are up to date.
     """
@@ -157,7 +157,7 @@ class _Summary:
             self.codes.update({*result.codes_of("error"), *result.warning_codes})
 
     def print(self, *, with_findings: bool) -> None:
-        """Print the numbers on stderr; optionally those of each verdict and code, and of the errors not printed."""
+        """Print the summary on stderr; with findings also the number per verdict and code, and of unprinted errors."""
         results = self.results
         skipped = results["current"] + results["external"]
         interrupted = f", {results['interrupted']:,} interrupted" if results["interrupted"] else ""

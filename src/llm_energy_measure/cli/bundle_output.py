@@ -26,7 +26,7 @@ def with_progress(doing: str) -> Callable[[Iterator[str], int], Iterator[str]]:
 
 
 def listed(words: Sequence[str], separator: str = ", ") -> str:
-    """Return words as one text; if there are many, only the first ones.
+    """Return words as one text; if there are many words, only the first words.
 
     Example:
         >>> listed(["a", "b"])

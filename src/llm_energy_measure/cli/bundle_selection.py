@@ -137,7 +137,7 @@ class _Repeats:
                 yield -1 if number is None else number, msgspec.json.encode(one.identity), one
 
     def left_out(self, reason: str) -> list[LeftOut]:
-        """Return each experiment that is not packed, and that has the configuration of a packed one."""
+        """Return each experiment that is not packed and has the configuration of a packed experiment."""
         found: dict[str, tuple[str, _GroupKey]] = {}
         for folder, own_id, settings, identity in self._database.execute(_IN_PACKED_GROUP):
             found[folder] = own_id, (settings, identity)

@@ -64,7 +64,7 @@ class Saver:
         return pairs, saver.new_processes(pairs), saver
 
     def new_processes(self, pairs: list[Pair]) -> list[int]:
-        """Save the records of an experiment, and return the indices of the new ones."""
+        """Save the records of an experiment, and return the process indices of the new records."""
         return [record.process_index for record, entry in pairs if self.save_pair(record, entry)]
 
     def save_pair(self, record: RawProcessResult, entry: Entry) -> bool:

@@ -209,7 +209,7 @@ def _print_summary(
 def _aggregated(
     row: ExperimentSummary, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
 ) -> AggregatedResult | None:
-    """Return the aggregate, also an altered one: its verdict says so. None if there is no readable one.
+    """Return the aggregate, also if it is altered (its verdict is `altered`). None if no aggregate is readable.
 
     Embedded records that equal the raw results are not read again.
     """

@@ -165,7 +165,7 @@ def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
 
 
 def _print_interrupted(names: Sequence[str]) -> None:
-    """Print the first experiments without a result in one line, unless -q is given; they have no error."""
+    """Print the first experiments without a result in one line, unless -q is given. They are not errors."""
     if names and not terminal.is_quiet():
         others = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         terminal.print_text(f"interrupted, no process has a result: {', '.join(names[:_MAX_NAMES])}{others}")

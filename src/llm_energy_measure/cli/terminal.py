@@ -56,7 +56,7 @@ def warn(message: object, *, fails: bool = False) -> None:
 
     Args:
         message: The warning.
-        fails: True if the exit status of the command will not be 0 because of it. -q does not hide it then.
+        fails: True if the exit status is not 0 because of this warning. Then -q does not hide the warning.
     """
     if fails or _verbosity() >= 0:
         print_message(f"warning: {message}")

@@ -135,7 +135,7 @@ def paired_ratio(base: Sequence[float], candidate: Sequence[float], smallest_err
     Args:
         base: At least two values greater than 0, for example the geometric mean of each block.
         candidate: The values of the same blocks, in the same order.
-        smallest_error: Least relative standard deviation of the ratio of a pair. It replaces a smaller one.
+        smallest_error: Least relative standard deviation of the ratio of a pair. It replaces a smaller value.
 
     Example:
         >>> estimate = paired_ratio([100.0, 200.0, 50.0], [110.0, 219.0, 56.0])

@@ -289,7 +289,7 @@ def _total_kwh(
         total_kwh: `energy_consumed`; None if it is blank or damaged.
         kwh: Energy of each component; None if it is unknown.
         fallen: Components that fell within the run. The stated total contains them.
-        notes: Gets the reason if the total is not the stated one.
+        notes: Gets the reason if the total differs from the stated total.
     """
     known = [value for value in kwh.values() if value is not None]
     if total_kwh == 0 and not known:

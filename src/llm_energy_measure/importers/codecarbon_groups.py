@@ -38,7 +38,7 @@ class FileRuns(NamedTuple):
     Attributes:
         runs: The runs.
         processes: The runs that are processes of an experiment, by line.
-        overlapping: For a run in no group, by its line: file and line of the run that overlaps it.
+        overlapping: File and line of an overlapping run, by the line of each run in no group.
     """
 
     runs: Runs

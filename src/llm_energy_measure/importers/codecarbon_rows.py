@@ -183,7 +183,7 @@ def _damaged(line: int, named: dict[str, str], problems: dict[str, tuple[str, st
 
 
 def _intact_cells(named: dict[str, str], problems: Mapping[str, tuple[str, str]]) -> dict[str, str] | None:
-    """Return the cells of a damaged row whose energies are intact, with blanks in place of the others.
+    """Return the cells of a damaged row whose energies are intact, with blanks in place of the damaged cells.
 
     If one cell is damaged, the other cells are in their columns. If several cells are damaged, the row can be shifted:
     the energies are intact only if the components sum to the total, and only the required columns are kept.

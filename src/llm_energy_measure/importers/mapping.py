@@ -222,5 +222,5 @@ def parse_cell(cell: str, column: str) -> float | None:
 
 
 def describe_nested(column: str) -> str:
-    """Return why the value of a column is no number, and how to name a value in it."""
+    """Return why the value of a column is no number, and how to name a value inside this object or list."""
     return f"{column} is an object or a list; name a value in it, such as {{{column.strip('{}')}.KEY}}"

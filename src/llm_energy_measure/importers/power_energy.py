@@ -35,7 +35,7 @@ class _Found(NamedTuple):
 
 
 def window_of(log: PowerLog) -> Window:
-    """Return the first and the last time of any sample."""
+    """Return the earliest and the latest time of all samples."""
     times = [trace.times for trace in log.series]
     if not times:
         found = "no row has a time and a power; check the columns of the query"

@@ -2,7 +2,7 @@
 
 Most logs contain no energy. The energy of each device is the integral of its power by the trapezoidal rule, between the
 first and the last sample or in a window. If the log has an energy counter, the energy is the difference of its values.
-A missing sample is never 0. A long gap is bridged, and the record says so.
+A missing sample is never 0. A long gap is interpolated, and the record has a warning.
 """
 
 from __future__ import annotations

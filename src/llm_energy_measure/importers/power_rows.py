@@ -292,7 +292,7 @@ def _samples_of(
 def _cells(text: str, columns: Columns) -> list[str] | None:
     """Return the cells of a row, as many as the header has; None if their number differs.
 
-    A row of DCGM has the device as an additional last cell, and its time as the first one.
+    A row of DCGM has the time as its first cell, and the device as an additional last cell.
     """
     if columns.has_entity:
         words = text.split()

@@ -103,7 +103,7 @@ class DeviceRows:
 def with_equal_intervals(readings: Readings, name: str, low: float | None, high: float | None) -> Readings:
     """Return the samples of a log without times with equal intervals, from the first to the last row.
 
-    If the window is unknown, the times are the numbers of the rows; only a counter can be read then.
+    If the window is unknown, the times are the numbers of the rows, and only a counter can be read.
     """
     number = len(readings.moments)
     if low is None or high is None:

@@ -46,7 +46,7 @@ class Recording:
     exception or a signal.
 
     Use it as `with record(...) as run:`, as `async with`, as the decorator `@record(...)`, or with `run.start()` and
-    `run.stop()`. If the process exits without `stop`, the result is saved then.
+    `run.stop()`. If the process exits without `stop`, the result is saved at the exit.
 
     Args:
         experiment_id: Id of the experiment, the same in all its processes.
@@ -189,7 +189,7 @@ class Recording:
 
         Args:
             name: Name of the phase, such as `load`, `warmup`, `prefill` or `decode`. Time in `load` and `warmup` is
-                not inference time, unless tokens are counted in it.
+                not inference time, unless tokens are counted in the phase.
         """
         if not self._is_running:
             self._check_is_running()

@@ -153,7 +153,7 @@ class Sampler:
 
     @contextmanager
     def _exclusive(self) -> Iterator[bool]:
-        """Wait until no other thread reads. Yield False if that takes too long; later calls then do not wait."""
+        """Wait until no other thread reads. Yield False if the wait takes too long; the next calls then don't wait."""
         is_free = self._lock.acquire(timeout=0 if self._is_stuck else self._patience_sec)
         before = self._owner
         if is_free:

@@ -199,7 +199,7 @@ class BucketSaving:
             continue
 
     def _call_within(self, call: Callable[[], T]) -> T:
-        """Return the result of a call in the thread. Raise `StorageError` if it takes too long; it continues then."""
+        """Return the result of a call in the thread. Raise `StorageError` if the call takes too long."""
         from concurrent.futures import Future  # only recordings into a bucket need this import
 
         future: Future[T] = Future()

@@ -218,7 +218,7 @@ def experiments_table(results: Results) -> Section:
 
 
 def shown_experiments(results: Results, most: int = MOST_ROWS) -> list[str]:
-    """Return the ids of the experiments with a row, sorted by id: those that are not complete, then the first ones."""
+    """Return the ids of the experiments with a row, sorted by id. Incomplete experiments are chosen first."""
     rows = [one.summary for one in results.experiments]
     first = sorted(rows, key=lambda row: (row.verdict == "complete", row.experiment_id))[:most]
     return sorted(row.experiment_id for row in first)

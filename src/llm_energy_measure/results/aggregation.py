@@ -203,10 +203,11 @@ def _require_process_count(experiment_id: str, expected: int | None) -> None:
 def _no_result(experiment_id: str, options: AggregationOptions) -> AggregationError:
     unreadable = options.unreadable
     found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
-    advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
+    first = "repair the files" if unreadable else "check the id"
+    advice = f"{first}, or run the experiment again"
     if options.manifest is not None and not unreadable:
         reason = "its processes were killed, or have not ended"
-        found, advice = f"it has no results and no checkpoints: {reason}", "run it again"
+        found, advice = f"it has no results and no checkpoints: {reason}", "run the experiment again"
         if options.strict:
             found = f"it has no results: {reason}"
             advice = f"run 'llm-energy-measure aggregate {experiment_id} --no-strict' to use the last checkpoints"

@@ -49,7 +49,7 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
 
 
 def configuration_digest(effective_config: dict[str, Any]) -> str | None:
-    """Return the SHA-256 of a configuration without its `cycle_id`; None if nothing else is in it.
+    """Return the SHA-256 of a configuration without its `cycle_id`; None if it has no other key.
 
     The order of the keys has no effect.
     """

@@ -71,7 +71,7 @@ class FileSystemRepository:
         store: The store that contains the results.
 
     Raises:
-        ConfigurationError: The results directory is a URL of an unknown kind, or not a valid one.
+        ConfigurationError: The results directory is a URL of an unknown kind, or not a valid URL.
         MissingExtraError: The results directory is in a bucket, and obstore is not installed.
         ExperimentIdError: Every method that takes an id: the id is not valid, or another experiment owns its folder.
         StorageError: Every method: the file system reports an error.
@@ -329,7 +329,7 @@ class FileSystemRepository:
 
         Raises:
             ResultCorruptError: The file is not an aggregated result.
-            ResultAlteredError: Another program changed a value in it.
+            ResultAlteredError: Another program changed a value in the file.
         """
         return self._load_aggregate(experiment_id, codec.decode_aggregated)
 
@@ -338,7 +338,7 @@ class FileSystemRepository:
 
         Raises:
             ResultCorruptError: The file is not an aggregated result; damage inside the raw records is not found.
-            ResultAlteredError: Another program changed a value in it, also inside the raw records.
+            ResultAlteredError: Another program changed a value in the file, also inside the raw records.
         """
         return self._load_aggregate(experiment_id, codec.decode_summary)
 

@@ -217,7 +217,7 @@ def _open_parts(case: Case) -> Finding:
     if not processes:
         return passed(code)
     found = f"processes {listed(processes)} read parts of boards, and no record names the boards"
-    reason = f"{found}: all parts can be of one board"
+    reason = f"{found}: all parts can belong to one board"
     return not_checked(code, reason, processes=processes)
 
 

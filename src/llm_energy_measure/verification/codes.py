@@ -79,7 +79,7 @@ def failed(
 ) -> Finding:
     """Return the finding that a check failed; see `Finding` for the arguments.
 
-    The severity is the one of the check by default.
+    By default, the severity is the severity of the check.
     """
     return Finding(
         code=code,
@@ -105,7 +105,7 @@ def not_checked(
 ) -> Finding:
     """Return the finding that a check could not decide; see `Finding` for the arguments.
 
-    With a message, the severity is the one of the check, but at most `warning`. Without, it is `info`.
+    With a message, the severity is the severity of the check, but at most `warning`. Without a message, it is `info`.
     """
     if not message and expected is found is effect_j is None and not processes:
         return _not_checked(code, reason)

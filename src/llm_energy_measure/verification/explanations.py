@@ -328,7 +328,7 @@ class _Host:
     def _of_unknown_scope(
         self, component: Component, known: EnergyRange, unknown: Sequence[Reading], readings: Sequence[Reading]
     ) -> EnergyRange:
-        """Return the energy of readings that may cover the same hardware, or not."""
+        """Return the energy of readings that may or may not cover the same hardware."""
         total_j = math.fsum(reading.energy_j for reading in unknown)
         if not known.high_j and len(unknown) == 1:
             return self._alone(unknown[0])

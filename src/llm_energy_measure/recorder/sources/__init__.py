@@ -252,7 +252,7 @@ def close_source(source: Source) -> None:
 
 
 class OpenSources(Struct, kw_only=True, eq=False):
-    """The sources that could be opened, and the reasons why others could not.
+    """The sources that could be opened, and the reasons why other sources could not be opened.
 
     Attributes:
         sources: The sources to close.

@@ -121,7 +121,7 @@ def aggregate_all(
 ) -> Iterator[AggregationOutcome]:
     """Aggregate many experiments, and yield the outcome of each, in order.
 
-    A failed experiment does not stop the others. Each batch is synced once; the batches grow, and run as the caller
+    A failed experiment does not stop the other ones. Each batch is synced once; the batches grow, and run as the caller
     takes their outcomes. After an interruption, all stored aggregates are complete, and the next call does the rest.
 
     Without `experiment_ids`, an experiment whose mtimes show no change is not opened. Its outcome is `current`, without

@@ -171,7 +171,7 @@ def remove_leftovers(repository: FileSystemRepository, findings: Iterable[StoreF
 
 
 def _or_unreadable(key: str, findings: Iterator[StoreFinding]) -> Iterator[StoreFinding]:
-    """Yield the findings of a folder. If the folder can't be read, yield a finding that says so."""
+    """Yield the findings of a folder. If the folder can't be read, yield the finding `folder.unreadable`."""
     try:
         yield from findings
     except ResultsError as error:

@@ -118,7 +118,7 @@ def _compare_embedded(
 
 
 def _findings_of(code: str, differences: Sequence[Difference], truth: str) -> Iterator[Finding]:
-    """Yield a finding for each difference, up to a limit, and one that names the others."""
+    """Yield a finding for each difference up to a limit, and one finding about the other differences."""
     for path, found, expected in differences[:_MAX_DIFFERENCES]:
         message = f"{path} is {_text(found)} in the aggregate, and {_text(expected)} {truth}"
         yield failed(code, message, expected=_as_float(expected), found=_as_float(found))

@@ -30,7 +30,7 @@ class SyncedExperiment(Struct, frozen=True, kw_only=True):
     Attributes:
         folder: Its folder name.
         uploaded: The files that the first merge compared: from the local to the other place.
-        downloaded: The files that the second merge compared: from the other place to the local one.
+        downloaded: The files that the second merge compared: from the other place to the local place.
     """
 
     folder: str
