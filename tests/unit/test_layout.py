@@ -12,6 +12,7 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.results.store import layout
+from llm_energy_measure.security import former_folder_name
 from tests.support import strategies
 
 indices = st.integers(0, MAX_PROCESSES - 1)
@@ -105,6 +106,21 @@ def test_superseded_aggregate_belongs_to_its_own_experiment(name: str, folder: s
 )
 def test_folder_name_is_unchanged_by_sanitizing(name: str, *, is_folder: bool) -> None:
     assert layout.is_folder_name(name) is is_folder
+
+
+@given(
+    st.text(max_size=205)
+    | st.text("a.-_01~/", max_size=9)
+    | st.builds("superseded-{}-{}{}".format, st.text("a-.0", max_size=4), st.text("0a", max_size=3), st.text(".json\n"))
+)
+def test_folder_names_are_the_ids_that_name_themselves(name: str) -> None:
+    try:
+        is_unchanged = former_folder_name(name) == name
+    except ExperimentIdError:
+        is_unchanged = False
+    assert layout.is_folder_name(name) is is_unchanged
+    assert (layout.aggregated_folder_of(f"{name}.json") == name) is is_unchanged
+    assert layout.aggregated_folder_of(f"{name}.json") in (None, name)
 
 
 def test_records_without_a_valid_id_have_a_folder() -> None:

@@ -43,6 +43,7 @@ Results = AggregatedResult | RawProcessResult | Iterable[AggregatedResult | RawP
 # A line break inside a quoted cell is harmless.
 _HARMFUL = re.compile(rf"(?!\n)[{UNPRINTABLE}]")
 _ROWS_PER_CHUNK = 1_000
+_BOOLEAN_CELLS = {None: "", False: "false", True: "true"}
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -382,6 +383,10 @@ def _csv_column(values: Sequence[Any], texts: _Texts) -> Iterable[object]:
         floats = (value for value in values if type(value) is float) if int in kinds else filter(None, values)
         if all(map(math.isfinite, floats)):
             return values
+    if kinds == {bool}:
+        return map(_BOOLEAN_CELLS.__getitem__, values)
+    if kinds == {datetime}:
+        return ["" if value is None else value.isoformat() for value in values]
     return [_cell(plain(value)) for value in values]
 
 
@@ -389,7 +394,7 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return _BOOLEAN_CELLS[value]
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, datetime):

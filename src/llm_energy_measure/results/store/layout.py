@@ -10,6 +10,7 @@ from llm_energy_measure.constants import (
     AGGREGATED_DIR,
     HIDDEN_MARK,
     MANIFEST_NAME,
+    MAX_ID_LENGTH,
     MAX_PROCESSES,
     PROCESS_FILE_PATTERN,
     RAW_DIR,
@@ -41,6 +42,9 @@ _NUMBERED = re.compile(
     rf"|(superseded-samples-process_[0-9]+)-[0-9]+(\.csv\.gz){re.escape(KEPT_SUFFIX)}"
 )
 _SAMPLES = re.compile(r"samples-process_(0|[1-9][0-9]{0,5})\.csv\.gz")
+# A list matches the name of each experiment. This pattern is the rule of `former_folder_name` for names that it returns
+# unchanged, and takes a third of its time.
+_AGGREGATE = re.compile(rf"(?!{SUPERSEDED_AGGREGATE_PATTERN}\Z)(?!\.+json\Z)[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}\.json")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN + _KEPT)
 
 UNNAMED = "_unnamed"
@@ -77,10 +81,7 @@ def folder_in(store: Store, experiment_id: str) -> str:
 
 def is_folder_name(name: str) -> bool:
     """Return True if an experiment's folder can have this name, in this or an earlier release."""
-    try:
-        return former_folder_name(name) == name
-    except ExperimentIdError:
-        return False
+    return _AGGREGATE.fullmatch(f"{name}.json") is not None
 
 
 def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
@@ -327,10 +328,7 @@ def aggregated_folder_of(name: str) -> str | None:
         >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json.kept")
         ('exp_7', None)
     """
-    folder = name.removesuffix(".json")
-    if folder == name or _SUPERSEDED_AGGREGATE.fullmatch(name) or not is_folder_name(folder):
-        return None
-    return folder
+    return name.removesuffix(".json") if _AGGREGATE.fullmatch(name) else None
 
 
 def is_superseded_aggregate(name: str) -> bool:
