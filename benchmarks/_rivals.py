@@ -6,6 +6,7 @@ Each function returns the number of its experiments.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,4 +169,36 @@ def plain_loop(folder: Path, target: str) -> int:
             tokens += record["inference_metrics"]["total_tokens"]
         with Path(target, f"{name}.json").open("w", encoding="utf-8") as file:
             json.dump({"experiment_id": name, "total_energy_j": total_j, "total_tokens": tokens}, file)
+    return len(names)
+
+
+def bare_loop(folder: Path, target: str) -> int:
+    """Read, hash and decode each file by calls of C, and write an aggregate of the same records; check nothing.
+
+    A program in Python that decodes every field and embeds the records can't take less time.
+    """
+    import hashlib
+
+    import msgspec
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+    decode, encode = msgspec.json.Decoder(RawProcessResult).decode, msgspec.json.Encoder().encode
+    raw, out = os.open(folder / "raw", os.O_RDONLY), os.open(target, os.O_RDONLY)
+    names = sorted(os.listdir(raw))  # noqa: PTH208 - the floor uses bare system calls
+    for name in names:
+        experiment_folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=raw)
+        records = []
+        for file in os.listdir(experiment_folder):  # noqa: PTH208 - as above
+            descriptor = os.open(file, os.O_RDONLY, dir_fd=experiment_folder)
+            data = os.read(descriptor, 1 << 16)
+            os.close(descriptor)
+            hashlib.sha256(data).hexdigest()
+            records.append(decode(data))
+        os.close(experiment_folder)
+        descriptor = os.open(f"{name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=out)
+        os.write(descriptor, encode(records))
+        os.close(descriptor)
+    os.close(raw)
+    os.close(out)
     return len(names)

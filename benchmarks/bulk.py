@@ -12,7 +12,7 @@ separate process. The tables show medians of N runs (default 5).
 A *floor* is the least work that any program needs for the same task. Parts:
 
 files       processor time with one process on files of the field's tool and on the same records saved by this package,
-            against a plain loop and a rival that works as the field's tool does
+            against a plain loop, a rival that works as the field's tool does, and bare calls that check nothing
 aggregate   against the floor: read the same files and write as many bytes, with bare system calls
 disk        the same, with the page cache emptied before each run (needs root)
 steps       processor time of the steps of aggregation that are in memory
@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING
 from _installed import compile_package
 from _results import PROCESSES, SIZES, Files, make_raw, name_of, record
 from _rivals import (
+    bare_loop,
     frame_of_polars,
     loop_of_json,
     loop_of_pydantic,
@@ -111,7 +112,7 @@ WORK: dict[str, Callable[..., int]] = {
     function.__name__: function
     for function in (
         *(ours, ours_in_memory, floor, floor_of_mtimes),
-        *(loop_of_pydantic, loop_of_json, frame_of_polars, query_of_duckdb, tool_of_pydantic, plain_loop),
+        *(loop_of_pydantic, loop_of_json, frame_of_polars, query_of_duckdb, tool_of_pydantic, plain_loop, bare_loop),
     )
 }
 
@@ -239,7 +240,11 @@ def part_files(folder: Path, experiments: int, runs: int) -> None:
     folders: dict[Files, Path] = {files: folder / f"files_{files}" for files in ("field", "own")}
     for files, made in folders.items():
         make_raw(made, experiments, files)
-    titles = ("ours, field files", "ours, own files", "plain json loop, field files", "pydantic rival, field files")
+    titles = (
+        *("ours, field files", "ours, own files", "plain json loop, field files", "pydantic rival, field files"),
+        "bare calls that check nothing, field files",
+    )
+    others = dict(zip(titles[2:], ("plain_loop", "tool_of_pydantic", "bare_loop"), strict=True))
     cpu: dict[str, list[float]] = {title: [] for title in titles}
     peak_mib = 0.0
     for run in range(runs):
@@ -252,7 +257,7 @@ def part_files(folder: Path, experiments: int, runs: int) -> None:
             else:
                 target = made / f"target_{run}_{len(title)}"
                 target.mkdir()
-                found = measure("plain_loop" if "loop" in title else "tool_of_pydantic", made, target)
+                found = measure(others[title], made, target)
             if found:
                 values.append(found["cpu"])
     for made in folders.values():
@@ -260,7 +265,7 @@ def part_files(folder: Path, experiments: int, runs: int) -> None:
     print(f"\nprocessor time of one process, {experiments} x {PROCESSES}, from the cache, peak {peak_mib:.0f} MiB")
     base = statistics.median(cpu[titles[0]])
     medians = {title: show(title, values, base, experiments) for title, values in cpu.items() if values}
-    goals = dict(zip(titles[1:], (1.2, 1.0, 1 / 3), strict=True))
+    goals = dict(zip(titles[1:4], (1.2, 1.0, 1 / 3), strict=True))
     print("the promise for field files: ", end="")
     print(
         ", ".join(f"{base / medians[t]:.2f} (at most {goal:.2f}) of {t}" for t, goal in goals.items() if t in medians)

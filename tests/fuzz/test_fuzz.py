@@ -50,6 +50,7 @@ LIMIT_SEC = 1.0
 EXAMPLES = Path(__file__).parents[2] / "examples" / "results"
 DATA = Path(__file__).parents[1] / "data"
 ROOT = Path("/nowhere/results")
+_FIRST_LETTER = re.compile(rb'"([A-Za-z])')
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -379,28 +380,79 @@ def run_case(seed: int, number: int) -> tuple[str, str]:
     return kind.__name__.removeprefix("fuzz_"), outcome
 
 
-def _too_slow(*_: object) -> NoReturn:
-    raise TooSlowError(f"more than {LIMIT_SEC} s of processor time")
+DECODERS: tuple[tuple[Callable[[bytes, str], object], Callable[[], list[bytes]], float], ...] = (
+    (codec.decode_raw, raw_seeds, 6),
+    (codec.decode_aggregated, aggregated_seeds, 1),
+    (codec.decode_manifest, manifest_seeds, 2),
+)
 
 
-def test_any_content_raises_only_our_own_errors() -> None:
+def escaped(data: bytes) -> bytes:
+    """Return a JSON text with the same value, in which the first letter of a string is escaped."""
+    return _FIRST_LETTER.sub(lambda match: b'"\\u00%02x' % match[1][0], data, count=1)
+
+
+def compare_paths(seed: int, number: int) -> tuple[str, str]:
+    """Decode a text on both paths: only in a text without a backslash, the decoders count the keys."""
+    rng = random.Random(f"{seed}/paths/{number}")
+    ((decode, seeds, _),) = rng.choices(DECODERS, [weight for _, _, weight in DECODERS])
+    data = mutate.mutated(rng, seeds())
+    changed = escaped(data)
+    if b"\\" in data or changed == data:
+        return decode.__name__, "has no fast path"
+    outcomes: list[object] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for text in (data, changed):
+            try:
+                outcomes.append(decode(text, "exp_7/process_0.json"))
+            except LLMEnergyMeasureError as refused:
+                outcomes.append(type(refused).__name__)
+    assert outcomes[0] == outcomes[1]
+    return decode.__name__, outcomes[0] if isinstance(outcomes[0], str) else "decoded"
+
+
+def _run(case: Callable[[int, int], tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """Run all cases, and count their outcomes."""
     counts: Counter[tuple[str, str]] = Counter()
-    began = time.monotonic()
     before = signal.signal(signal.SIGPROF, _too_slow)
     number = 0
     try:
         for number in range(CASES):
             signal.setitimer(signal.ITIMER_PROF, LIMIT_SEC)
-            counts[run_case(SEED, number)] += 1
+            counts[case(SEED, number)] += 1
     except BaseException as bug:
-        bug.add_note(f"repeat the case with tests.fuzz.test_fuzz.run_case({SEED}, {number})")
+        bug.add_note(f"repeat the case with tests.fuzz.test_fuzz.{case.__name__}({SEED}, {number})")
         raise
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-    print(f"\nfuzz: seed {SEED}, {CASES} cases in {time.monotonic() - began:.0f} s")  # noqa: T201 - output of `make fuzz`
+    return counts
+
+
+def _show(title: str, counts: Counter[tuple[str, str]], began: float) -> None:
+    print(f"\n{title}: seed {SEED}, {CASES} cases in {time.monotonic() - began:.0f} s")  # noqa: T201 - output of `make fuzz`
     for (kind, outcome), count in sorted(counts.items()):
         print(f"{count:>9} {kind}: {outcome}")  # noqa: T201 - as above
+
+
+def _too_slow(*_: object) -> NoReturn:
+    raise TooSlowError(f"more than {LIMIT_SEC} s of processor time")
+
+
+def test_both_decoding_paths_agree() -> None:
+    began = time.monotonic()
+    counts = _run(compare_paths)
+    _show("paths", counts, began)
+    for decode, _, _ in DECODERS:
+        assert counts[decode.__name__, "decoded"] > counts.total() / 200
+        assert counts[decode.__name__, "ResultCorruptError"] > counts.total() / 200
+
+
+def test_any_content_raises_only_our_own_errors() -> None:
+    began = time.monotonic()
+    counts = _run(run_case)
+    _show("fuzz", counts, began)
     # Enough cases pass the first check of the decoder.
     for kind in ("raw", "aggregated", "manifest"):
         assert counts[kind, "decoded"] > counts.total() / 200
