@@ -50,6 +50,19 @@ def test_rows_are_written_while_experiments_are_aggregated(repository: FileSyste
     assert len(seen) == 25
 
 
+@pytest.mark.parametrize(("number", "is_scanned"), [(25, True), (26, False)])
+def test_a_scan_follows_very_many_aggregates(
+    repository: FileSystemRepository, number: int, *, is_scanned: bool
+) -> None:
+    options = {"min_rows": 10, "min_age_sec": 0, "min_scanned": number}
+    list(keep_catalogue(repository, aggregate_all(repository), **options))
+    with closing(Catalogue(repository, path_of(repository), scan_limit=10)) as catalogue:
+        assert (catalogue._database.execute("SELECT number FROM scans").fetchone() == (25,)) is is_scanned
+        before = time.time()
+        catalogue.refresh()
+        assert (0 < catalogue.as_of < before) is is_scanned  # the list uses that scan
+
+
 def test_the_next_list_gives_the_same_answer(repository: FileSystemRepository) -> None:
     list(keep_catalogue(repository, aggregate_all(repository), min_rows=10, min_age_sec=0))
     followed = query_catalogue(repository, lambda catalogue: catalogue.summaries(Query()))

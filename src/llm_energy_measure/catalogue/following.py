@@ -1,7 +1,8 @@
 """Keep the catalogue up to date while many experiments are aggregated, so that the next list is fast.
 
 A row is trusted only if its mtimes are older than a tick of the file system's clock. So rows are written some seconds
-after the aggregates, and the next list reads only the experiments of the last seconds.
+after the aggregates, and the next list reads only the experiments of the last seconds. After very many aggregates, a
+last scan follows, so that the next list compares only the mtimes of three folders.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _MIN_ROWS = 2_000
 # Age of an aggregate whose row is written: more than a tick of the file system's clock, after a batch was stored.
 _MIN_AGE_SEC = 4.0
+# Number of new aggregates that a last scan follows. Below it, the next list compares the mtimes of all experiments in
+# less than a second, and the aggregation takes only seconds, so that the pause before the scan would be noticed.
+_MIN_SCANNED = 20_000
 
 
 def keep_catalogue(
@@ -33,6 +37,7 @@ def keep_catalogue(
     *,
     min_rows: int = _MIN_ROWS,
     min_age_sec: float = _MIN_AGE_SEC,
+    min_scanned: int = _MIN_SCANNED,
 ) -> Iterator[AggregationOutcome]:
     """Yield the outcomes, and write the rows of new aggregates into the catalogue.
 
@@ -44,17 +49,22 @@ def keep_catalogue(
         min_rows: Number of rows that are written together. With fewer new aggregates, nothing is written.
         min_age_sec: Age of the outcomes whose rows are written, in seconds. At the end of the outcomes, all rows are
             written.
+        min_scanned: Number of new aggregates that a last scan follows, after a pause of two seconds.
     """
+    number = 0
     waiting: deque[tuple[float, str]] = deque()
     with _Follower(repository) as follower:
         for outcome in outcomes:
             if outcome.result == "aggregated":
+                number += 1
                 waiting.append((time.monotonic(), repository.folder_of(outcome.experiment_id)))
                 if len(waiting) >= min_rows and waiting[min_rows - 1][0] <= time.monotonic() - min_age_sec:
                     follower.update([waiting.popleft()[1] for _ in range(min_rows)])
             yield outcome
         if follower.has_written:
             follower.update([folder for _, folder in waiting])
+        if follower.has_written and number >= min_scanned:
+            follower.scan()
 
 
 class _Follower(contextlib.ExitStack):
@@ -74,13 +84,26 @@ class _Follower(contextlib.ExitStack):
 
     def update(self, folders: list[str]) -> None:
         """Write the rows of these experiments. After an error, do nothing any more."""
+        with self._ignored_errors():
+            if self._is_usable:
+                self._open().update(folders)
+                self.has_written = True
+
+    def scan(self) -> None:
+        """Compare the mtimes of all experiments, when those of their folders are older than a tick."""
+        from llm_energy_measure.catalogue.index import TICK_SEC
+
+        with self._ignored_errors():
+            time.sleep(TICK_SEC + 0.1)
+            self._open().refresh()
+
+    @contextlib.contextmanager
+    def _ignored_errors(self) -> Iterator[None]:
         # Few aggregations need SQLite.
         import sqlite3
 
         try:
-            if self._is_usable:
-                self._open().update(folders)
-                self.has_written = True
+            yield
         except (sqlite3.Error, OSError, LLMEnergyMeasureError, TypeError, ValueError):  # a damaged value has any type
             self._is_usable = self.has_written = False
 
