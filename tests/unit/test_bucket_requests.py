@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 
 import obstore
 import obstore.store
 import pytest
 
+from llm_energy_measure.catalogue.index import Catalogue
+from llm_energy_measure.catalogue.selection import Query
+from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError
-from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store import bucket_moves, codec, layout
+from llm_energy_measure.results.store.tags import change_tags
 from llm_energy_measure.storage.base import Entries
+from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.objects import ObjectStore
 from tests.support import factories
 
@@ -36,6 +43,10 @@ class CountingStore(ObjectStore):
     def list(self, prefix: str) -> Entries:
         self.sent.append(("list", prefix))
         return super().list(prefix)
+
+    def walk(self, prefix: str) -> Entries:
+        self.sent.append(("walk", prefix))
+        return super().walk(prefix)
 
 
 def test_first_save_sends_nine_requests() -> None:
@@ -117,3 +128,83 @@ def test_first_save_waits_for_an_archiving_and_is_refused_after_it() -> None:
         FileSystemRepository(store=store).save_raw("exp", factories.raw("exp", 0))
     other.join()
     assert "manifest.json" not in Counter(entry.name for entry in store.list("raw/exp"))
+
+
+def fill(repository: FileSystemRepository) -> None:
+    """Save experiments in each state, and aggregate the first four."""
+    for number in range(6):
+        for process in (0, 1):
+            repository.save_raw(f"exp_{number}", factories.raw(f"exp_{number}", process, world_size=2))
+    assert {outcome.result for outcome in aggregate_all(repository, [f"exp_{number}" for number in range(4)])} == {
+        "aggregated"
+    }
+    repository.save_raw("exp_1", factories.raw("exp_1", 0, gpu_name="another", world_size=2), overwrite=True)
+    altered = repository.store.get("aggregated/exp_2.json").replace(b"baseline", b"baselone")
+    repository.store.put("aggregated/exp_2.json", altered)
+    repository.store.put("aggregated/exp_3.json", b"{")
+    repository.store.put("raw/exp_4/process_1.json", b"{")
+    repository.begin_experiment(Manifest(experiment_id="exp_6"))
+    change_tags(repository.store, "exp_5", {"paper": "one"})
+
+
+def rows(repository: FileSystemRepository) -> list[ExperimentSummary]:
+    with closing(Catalogue(repository, None)) as catalogue:
+        catalogue.refresh()
+        return catalogue.summaries(Query(with_pending=True))
+
+
+def test_list_of_a_bucket_has_the_rows_of_a_directory(tmp_path: Path) -> None:
+    local, remote = FileSystemRepository(tmp_path), FileSystemRepository(store=CountingStore())
+    for repository in (local, remote):
+        fill(repository)
+    assert [row.status for row in rows(local)] == ["current", "stale", "altered", "unreadable", *["pending"] * 3]
+    assert rows(remote) == rows(local)
+
+
+def test_first_list_reads_each_pending_result_once() -> None:
+    store = CountingStore()
+    repository = FileSystemRepository(store=store)
+    for number in range(5):
+        repository.save_raw(f"exp_{number}", factories.raw(f"exp_{number}"))
+    store.sent.clear()
+    assert len(rows(repository)) == 5
+    gets = [f"raw/exp_{number}/{name}" for number in range(5) for name in ("manifest.json", "process_0.json")]
+    assert sorted(key for call, key in store.sent if call == "get") == gets
+    assert len(store.sent) == len(gets) + 5 + 6, "one listing per experiment, and six of the whole bucket"
+
+
+def test_second_list_sends_three_listings() -> None:
+    store = CountingStore()
+    fill(FileSystemRepository(store=store))
+    with closing(Catalogue(FileSystemRepository(store=store), None)) as catalogue:
+        catalogue.refresh()
+        store.sent.clear()
+        catalogue.refresh()
+    assert sorted(store.sent) == [("list", "aggregated"), ("list", "tags"), ("walk", "raw")]
+
+
+def test_list_hides_an_experiment_whose_deletion_begins_meanwhile() -> None:
+    store = DeletingStore()
+    repository = FileSystemRepository(store=store)
+    for name in ("exp_0", "exp_1"):
+        repository.save_raw(name, factories.raw(name))
+    assert [row.experiment_id for row in rows(repository)] == ["exp_0"]
+
+
+class DeletingStore(CountingStore):
+    """A bucket in which another process begins to delete an experiment while it is listed."""
+
+    def walk(self, prefix: str) -> Entries:
+        entries = super().walk(prefix)
+        bucket_moves.hide_deleted(self, "exp_1", "exp_1")
+        return entries
+
+
+def test_older_proofs_are_found_by_the_folder_name() -> None:
+    store = CountingStore()
+    names = [".a~follows-1", ".a~follows-2", ".a-b~follows-1", "a.json", ".ab~follows-3"]
+    for name in names:
+        store.put(f"aggregated/{name}", b"1")
+    with Folder(store, "aggregated") as folder:
+        assert folder.names_with(".a~follows-") == names[:2]
+        assert folder.names_with("b") == []

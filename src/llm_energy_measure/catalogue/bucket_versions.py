@@ -8,18 +8,52 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
 
-from llm_energy_measure.constants import RAW_DIR
-from llm_energy_measure.storage.base import Entry, Store
+from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
+from llm_energy_measure.results.store import layout
+from llm_energy_measure.storage.base import Entries, Entry, Store
+from llm_energy_measure.storage.parallel import at_once
 
 
-def raw_fingerprints(store: Store) -> dict[str, float]:
-    """Return the fingerprint of each folder in `raw/`, from one walk; 0 if an ETag is unknown."""
+class BucketListing(NamedTuple):
+    """The fingerprints of all experiments in a bucket, by folder name, from listings that were made at one time.
+
+    Attributes:
+        raw: Of the raw folders; 0 if an ETag is unknown. Folders of markers and archives are included.
+        aggregated: Of the aggregates.
+        tags: Of the tags.
+    """
+
+    raw: dict[str, float]
+    aggregated: dict[str, float]
+    tags: dict[str, float]
+
+
+def list_bucket(store: Store) -> BucketListing:
+    """Return the fingerprints of all experiments."""
+    raw, aggregated, tags = at_once(
+        store, partial(store.walk, RAW_DIR), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
+    )
+    return BucketListing(_raw_fingerprints(raw), _fingerprints(aggregated), _fingerprints(tags))
+
+
+def _raw_fingerprints(entries: Entries) -> dict[str, float]:
     folders: dict[str, list[Entry]] = {}
-    for entry in store.walk(RAW_DIR):
-        folder, _, name = entry.name.partition("/")
-        folders.setdefault(folder, []).append(entry._replace(name=name))
+    for entry in entries:
+        folder, slash, name = entry.name.partition("/")
+        if slash:
+            folders.setdefault(folder, []).append(entry._replace(name=name))
     return {folder: fingerprint(entries) for folder, entries in folders.items()}
+
+
+def _fingerprints(entries: Entries) -> dict[str, float]:
+    return {
+        folder: fingerprint([entry])
+        for entry in entries
+        if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) is not None
+    }
 
 
 def fingerprint(entries: Iterable[Entry]) -> float:

@@ -15,6 +15,8 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +49,7 @@ from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LL
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import bucket_moves, layout
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.parallel import ahead
 
 AnswerT = TypeVar("AnswerT")
 
@@ -142,6 +145,9 @@ class Catalogue(CatalogueReader):
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
+        if changed and (hidden := self._hidden()):  # an unchanged folder was listed before its first object was deleted
+            mtimes = {folder: found for folder, found in mtimes.items() if folder not in hidden}
+            changed = [folder for folder in changed if folder not in hidden]
         if len(changed) > self.scan_limit:
             on_progress(f"reading {len(changed):,} experiments into the catalogue; the next command reads only changes")
         for scans in self._scans({folder: mtimes[folder] for folder in changed}, rehash=rehash):
@@ -245,21 +251,16 @@ class Catalogue(CatalogueReader):
     def _mtimes(self) -> dict[str, Mtimes]:
         """Return the mtimes of all experiments, by folder name; in a bucket, their fingerprints."""
         store = self.repository.store
-        versions = {} if store.supports_mtime else bucket_versions.raw_fingerprints(store)
+        if not store.supports_mtime:
+            return self._fingerprints()
         entries = store.list(RAW_DIR)
         raw = {
-            entry.name: versions.get(entry.name, entry.mtime_sec)
-            for entry in entries
-            if entry.is_folder and layout.is_folder_name(entry.name)
+            entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
         }
-        if store.supports_folder_move:
-            deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
-        else:
-            deleted = {*bucket_moves.hidden_folders(store)}
-        raw = {folder: mtime for folder, mtime in raw.items() if folder not in deleted}
+        deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
         aggregated, tags = (
             {
-                folder: bucket_versions.fingerprint([entry]) if versions else entry.mtime_sec
+                folder: entry.mtime_sec
                 for entry in store.list(prefix)
                 if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) not in (None, *deleted)
             }
@@ -267,6 +268,25 @@ class Catalogue(CatalogueReader):
         )
         folders = sorted(folder for folder in raw.keys() | aggregated.keys() if folder is not None)
         return {folder: Mtimes(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
+
+    def _fingerprints(self) -> dict[str, Mtimes]:
+        """Return the fingerprints of all experiments in a store without mtimes, by folder name."""
+        store = self.repository.store
+        raw, aggregated, tags = bucket_versions.list_bucket(store)
+        if store.supports_folder_move:
+            hidden = {name for folder in raw if (name := layout.deleted_folder_of(folder)) is not None} - raw.keys()
+        else:
+            hidden = bucket_moves.hidden_folders(store, raw)
+        folders = {folder for folder in raw if layout.is_folder_name(folder)} | aggregated.keys()
+        return {
+            folder: Mtimes(raw.get(folder), aggregated.get(folder), tags.get(folder))
+            for folder in sorted(folders - hidden)
+        }
+
+    def _hidden(self) -> set[str]:
+        """Return the folders that a deletion or an archiving has hidden in a bucket since they were listed."""
+        store = self.repository.store
+        return set() if store.supports_folder_move else bucket_moves.hidden_folders(store)
 
     def _is_known(self, found: Mtimes, row: tuple[Any, ...] | None) -> bool:
         """Return True if a row was built from these mtimes and they were old enough at that time."""
@@ -278,17 +298,22 @@ class Catalogue(CatalogueReader):
         """Read experiments, and yield them in batches for `_store`."""
         if not mtimes:
             return
-        store, items = self.repository.store, iter(mtimes.items())
+        store = self.repository.store
         # One pair of folders for all batches: in a bucket, each pair lists all objects once.
-        with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
-            while batch := list(islice(items, _ROWS_PER_COMMIT)):
-                scans = []
-                for folder, found in batch:
-                    up_to_date = None if rehash else up_to_date_aggregate(raw, aggregated, folder)
-                    tagged = found.tags is not None
-                    scan = scan_experiment(self.repository, folder, up_to_date=up_to_date, tagged=tagged)
-                    scans.append((folder, found, scan))
-                yield scans
+        with (
+            Folder(store, RAW_DIR) as raw,
+            Folder(store, AGGREGATED_DIR) as aggregated,
+            closing(ahead(store, partial(self._scan, raw, aggregated, rehash=rehash), mtimes.items())) as scans,
+        ):
+            while batch := list(islice(scans, _ROWS_PER_COMMIT)):
+                yield [(folder, found, scan) for (folder, found), scan in batch]
+
+    def _scan(self, raw: Folder, aggregated: Folder, item: tuple[str, Mtimes], *, rehash: bool) -> ExperimentScan:
+        folder, found = item
+        up_to_date = None if rehash else up_to_date_aggregate(raw, aggregated, folder)
+        opened = None if self.repository.store.parallel_requests == 1 else (raw, aggregated)
+        tagged = found.tags is not None
+        return scan_experiment(self.repository, folder, up_to_date=up_to_date, tagged=tagged, opened=opened)
 
     def _store(self, scans: list[tuple[str, Mtimes, ExperimentScan]], now: float) -> None:
         """Write the rows of a scan, except those that a later scan has written."""
@@ -373,7 +398,7 @@ def query_catalogue(
     while tries:
         path = tries.pop(0)
         try:
-            with contextlib.closing(Catalogue(repository, path, scan_limit=scan_limit, busy_sec=busy_sec)) as catalogue:
+            with closing(Catalogue(repository, path, scan_limit=scan_limit, busy_sec=busy_sec)) as catalogue:
                 catalogue.require_intact()
                 catalogue.refresh(full=full, rehash=rehash, on_progress=on_progress)
                 with catalogue.snapshot():
@@ -402,7 +427,7 @@ def _details_crc(facts: bytes | None, exported: bytes | None) -> int | None:
 
 def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catalogue], object]) -> None:
     """Raise `ConfigurationError` if the query also fails on an empty database: then the file is not the cause."""
-    with contextlib.closing(Catalogue(repository, None)) as empty:
+    with closing(Catalogue(repository, None)) as empty:
         try:
             read(empty)
         except LLMEnergyMeasureError:

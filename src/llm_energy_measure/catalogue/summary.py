@@ -18,6 +18,7 @@ from llm_energy_measure.catalogue.facts import (
 )
 from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
+from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.columns import model_name, process_values
 from llm_energy_measure.results.repository import FileSystemRepository
@@ -129,7 +130,12 @@ def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummar
 
 
 def scan_experiment(
-    repository: FileSystemRepository, folder: str, *, up_to_date: bytes | None = None, tagged: bool = True
+    repository: FileSystemRepository,
+    folder: str,
+    *,
+    up_to_date: bytes | None = None,
+    tagged: bool = True,
+    opened: tuple[Folder, Folder] | None = None,
 ) -> ExperimentScan:
     """Return the summary of an experiment and its source.
 
@@ -138,9 +144,11 @@ def scan_experiment(
         folder: Folder name of the experiment.
         up_to_date: Bytes of the aggregate if its mtime shows that the raw files are unchanged; they are not read.
         tagged: False if the experiment has no tags, so that no file of tags is read.
+        opened: The folders `raw` and `aggregated` of a bucket. Their listings replace 11 of 14 requests for an
+            experiment that has no aggregate.
     """
     try:
-        scan = _scan(repository, folder, up_to_date)
+        scan = _scan(repository, folder, up_to_date, opened)
     except LLMEnergyMeasureError as error:
         row = ExperimentSummary(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
         scan = ExperimentScan(summary=row)
@@ -162,10 +170,14 @@ def up_to_date_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes 
     return aggregated.get(f"{folder}.json")
 
 
-def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | None) -> ExperimentScan:
+def _scan(
+    repository: FileSystemRepository, folder: str, up_to_date: bytes | None, opened: tuple[Folder, Folder] | None
+) -> ExperimentScan:
     state = None if up_to_date is None else _up_to_date_state(up_to_date, folder)
     data = up_to_date
-    if state is None:
+    if state is None and opened is not None and opened[1].is_absent(f"{folder}.json"):
+        data, state = None, ExperimentState(status="pending")
+    elif state is None:
         data = repository.read_aggregated(folder)
         state = inspect_experiment(repository, folder)
     problems = [f"aggregated/{folder}.json is {state.status}: {state.problem}"] if state.problem else []
@@ -176,7 +188,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         unreadable = report.unreadable if report is not None else []
         recovery = None
     else:
-        recovery = repository.recover_raw(folder)
+        recovery = repository.recover_raw(folder) if opened is None else recover_from(repository, opened[0], folder)
         unreadable = recovery.unreadable
         problems += recovery.unpublished_texts(folder)
         report = _report(recovery, aggregated)

@@ -11,7 +11,10 @@ import os
 import re
 import stat
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError
@@ -54,6 +57,8 @@ class Folder(FolderHandle):
 
             self._parallel = ParallelReader(store, prefix)
         self._entries: dict[str, Entry] | None = None
+        self._names: list[str] | None = None
+        self._lock = Lock()  # threads that read a bucket share one listing
         if store.supports_paths and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
             try:
                 self._descriptor = os.open(store.path(prefix), _FOLDER_FLAGS)
@@ -79,9 +84,17 @@ class Folder(FolderHandle):
 
     def entries(self) -> dict[str, Entry]:
         """Return the entries of the folder by name, as one listing at the first call found them."""
-        if self._entries is None:
-            self._entries = {entry.name: entry for entry in self.store.list(self.prefix)}
-        return self._entries
+        with self._lock:
+            if self._entries is None:
+                self._entries = {entry.name: entry for entry in self.store.list(self.prefix)}
+            return self._entries
+
+    def names_with(self, prefix: str) -> list[str]:
+        """Return the names in `entries` that start with a prefix, sorted."""
+        if self._names is None:
+            self._names = sorted(self.entries())
+        start = bisect_left(self._names, prefix)
+        return list(takewhile(lambda name: name.startswith(prefix), islice(self._names, start, None)))
 
     def listing(self, name: str, *, before_read: bool = False) -> list[Entry]:
         """Return the entries of a subfolder with their versions; empty if the store has no versions.

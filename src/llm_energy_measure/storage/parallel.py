@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 Answer = bytes | ResultsError
+Fetched = tuple[list[Entry], dict[str, "Future[Answer]"]]
 ResultT = TypeVar("ResultT")
+ItemT = TypeVar("ItemT")
+
+# Calls per thread that run, or whose result the caller has not taken yet: no thread is idle, and memory stays flat.
+_AHEAD = 2
 
 # The threads of `at_once`. They are kept, because starting three threads takes longer than four requests to a server on
 # loopback. The process id is stored too: a forked process inherits the pool without its threads. Two pools do no harm.
@@ -22,14 +29,14 @@ _kept: tuple[int, ThreadPoolExecutor] | None = None
 
 
 def at_once(store: Store, *calls: Callable[[], ResultT]) -> list[ResultT]:
-    """Return the results of independent reads, in order; on a network, the requests are in flight at one time.
+    """Return the results of independent calls, in order; on a network, their requests are in flight at one time.
 
-    A read must not call `at_once`: it would wait for its own thread.
+    Calls may run twice. A call must not use `at_once`: it would wait for its own thread.
 
     Raises:
-        ResultsError: The error of the first read that fails, after all reads have ended.
+        ResultsError: The error of the first call that fails, after all calls have ended.
     """
-    if store.parallel_requests == 1:
+    if store.parallel_requests == 1 or len(calls) < 2:
         return [call() for call in calls]
     from concurrent.futures import wait  # directories need no threads
 
@@ -39,6 +46,31 @@ def at_once(store: Store, *calls: Callable[[], ResultT]) -> list[ResultT]:
         return [call() for call in calls]
     wait(futures)
     return [future.result() for future in futures]
+
+
+def ahead(
+    store: Store, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+) -> Generator[tuple[ItemT, ResultT], None, None]:
+    """Yield each item and the result of the function, in order; on a network, threads compute the next results.
+
+    The function must not use `at_once`. Close the generator before an object that the function uses.
+    """
+    if store.parallel_requests == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(store.parallel_requests)
+    waiting: deque[tuple[ItemT, Future[ResultT]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > store.parallel_requests * _AHEAD:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        yield from ((item, future.result()) for item, future in waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _kept_threads(count: int) -> ThreadPoolExecutor:
@@ -66,7 +98,7 @@ class ParallelReader:
         self._prefix = prefix
         self._pool: ThreadPoolExecutor | None = None
         self._lock = Lock()
-        self._fetched: dict[str, tuple[list[Entry], dict[str, Future[Answer]]]] = {}
+        self._fetched: dict[str, Future[Fetched]] = {}
         self._walked: dict[str, list[Entry]] | None = None
         self.listed: dict[str, list[Entry]] = {}
         """The entries of each subfolder, listed before the last `read` read its values."""
@@ -78,42 +110,52 @@ class ParallelReader:
             self._pool = None
 
     def prefetch(self, name: str) -> None:
-        """Start to read the JSON values of a subfolder, which `read` then returns. Ignore errors."""
-        try:
-            entries = self._store.list(f"{self._prefix}/{name}")
-        except ResultsError:
-            return  # `read` reports it
-        self._fetched[name] = entries, self._submit(name, entries, lambda file: file.endswith(".json"))
+        """Start to list a subfolder and to read its JSON values, which `read` then returns. Ignore errors."""
+        self._fetched[name] = self._threads().submit(self._fetch, name)
+
+    def _fetch(self, name: str) -> Fetched:
+        entries = self._store.list(f"{self._prefix}/{name}")
+        return entries, self._submit(name, entries, lambda file: file.endswith(".json"))
 
     def read(self, name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Answer]]:
         """Yield each wanted value of a subfolder: its name, and its content or the error of reading it."""
-        entries, futures = self._fetched.pop(name, (None, {}))
-        if entries is None:
-            entries = self._store.list(f"{self._prefix}/{name}")
+        entries, futures = self._taken(name)
         self.listed[name] = entries
         names = {entry.name for entry in entries if wanted(entry.name) and not entry.is_folder}
         futures |= self._submit(name, entries, lambda file: file in names and file not in futures)
         for file in sorted(names):
             yield file, futures[file].result()
 
+    def _taken(self, name: str) -> Fetched:
+        """Return what `prefetch` has started to read; list the subfolder now if that failed, to get the error."""
+        fetched = self._fetched.pop(name, None)
+        if fetched is not None:
+            with suppress(ResultsError):
+                return fetched.result()
+        return self._store.list(f"{self._prefix}/{name}"), {}
+
     def walked(self, name: str) -> list[Entry]:
         """Return the entries of a subfolder at the time of the first call, which lists the whole prefix at once."""
-        if self._walked is None:
-            self._walked = {}
-            for entry in self._store.walk(self._prefix):
-                folder, _, rest = entry.name.partition("/")
-                self._walked.setdefault(folder, []).append(entry._replace(name=rest))
-        return self._walked.get(name, [])
+        with self._lock:
+            if self._walked is None:
+                self._walked = {}
+                for entry in self._store.walk(self._prefix):
+                    folder, _, rest = entry.name.partition("/")
+                    self._walked.setdefault(folder, []).append(entry._replace(name=rest))
+            return self._walked.get(name, [])
 
     def _submit(self, name: str, entries: list[Entry], wanted: Callable[[str], bool]) -> dict[str, Future[Answer]]:
+        threads = self._threads()
+        keys = {entry.name: f"{self._prefix}/{name}/{entry.name}" for entry in entries if not entry.is_folder}
+        return {file: threads.submit(self._get, key) for file, key in keys.items() if wanted(file)}
+
+    def _threads(self) -> ThreadPoolExecutor:
         from concurrent.futures import ThreadPoolExecutor  # directories need no threads
 
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._store.parallel_requests)
-            pool = self._pool
-        keys = {entry.name: f"{self._prefix}/{name}/{entry.name}" for entry in entries if not entry.is_folder}
-        return {file: pool.submit(self._get, key) for file, key in keys.items() if wanted(file)}
+            return self._pool
 
     def _get(self, key: str) -> Answer:
         try:

@@ -1,7 +1,8 @@
 """Prefetching: threads read the next folders into the page cache while the caller works on the current one.
 
 A disk answers several requests at once about as fast as one. The threads return no data: the caller reads the files
-again, from the cache, and handles all errors.
+again, from the cache, and handles all errors. A bucket has no cache, and each request waits: there, `Folder` keeps the
+data, and the next folders are always prefetched.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ def prefetch(
             need not exist.
         wait_count: Function that returns how often the caller has waited so far.
     """
+    if folder.store.parallel_requests > 1:
+        yield from _prefetched_from_bucket(folder, items, name_of)
+        return
     items = iter(items)
     before, waiting_items = wait_count(), 0
     for item in items:
@@ -70,6 +74,20 @@ def prefetch(
         if waiting_items == _WAITING_ITEMS:
             yield from _prefetched(folder, islice(items, _PREFETCHED_ITEMS), name_of)
             before, waiting_items = wait_count(), 0
+
+
+def _prefetched_from_bucket(
+    folder: Folder, items: Iterable[ItemT], name_of: Callable[[ItemT], str | None]
+) -> Iterator[ItemT]:
+    """Yield the items in order, while requests for the next folders are in flight: at least one per thread."""
+    waiting: deque[ItemT] = deque()
+    for item in items:
+        if (name := name_of(item)) is not None:
+            folder.prefetch(name)
+        waiting.append(item)
+        if len(waiting) > folder.store.parallel_requests:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _prefetched(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], str | None]) -> Iterator[ItemT]:

@@ -12,7 +12,7 @@ folder. A raw file can be saved after the raw files were read, and before `save_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +42,7 @@ from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder, store_time_ns
+from llm_energy_measure.storage.parallel import at_once
 from llm_energy_measure.storage.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ def _aggregate_batch(
     outcomes: list[AggregationOutcome] = []
     values: dict[str, bytes] = {}
     lower_bounds: set[str] = set()
+    marks: list[Callable[[], None]] = []
     with (
         Folder(repository.store, RAW_DIR) as raw,
         Folder(repository.store, AGGREGATED_DIR) as aggregated,
@@ -239,17 +241,30 @@ def _aggregate_batch(
             if summary is not None and summary.is_lower_bound is not False:
                 lower_bounds.add(aggregated_key(repository.folder_of(summary.experiment_id)))
             elif is_scan and outcome.result == "current":
-                mark_up_to_date(raw, aggregated, item, mtime_ns)  # the digests are equal as of this time
+                # The digests are equal as of this time.
+                mark = partial(mark_up_to_date, raw, aggregated, item, mtime_ns)
+                if repository.store.supports_mtime:
+                    mark()  # at once: another process may replace the file later
+                else:
+                    marks.append(mark)  # the ETags in the object name the bytes that were read
             outcomes.append(outcome)
     complete = {key: data for key, data in values.items() if key not in lower_bounds}
     errors, versions = _put(repository, complete, mtime_ns)
     if is_scan:
-        for key, version in versions.items():  # only a bucket has versions
-            stored = Entry(key.rpartition("/")[2], is_folder=False, size_bytes=len(values[key]), version=version)
-            mark_up_to_date(raw, aggregated, stored.name.removesuffix(".json"), mtime_ns, aggregate=stored)
+        marks += _marks_of_stored(raw, aggregated, values, versions)
+    at_once(repository.store, *marks)
     # The mtime 0 never shows that a lower bound is current: each scan opens it, and a strict one refuses it.
     errors |= _put(repository, {key: data for key, data in values.items() if key in lower_bounds}, 0)[0]
     return [_after_put(repository, outcome, errors) for outcome in outcomes]
+
+
+def _marks_of_stored(
+    raw: Folder, aggregated: Folder, values: dict[str, bytes], versions: dict[str, str]
+) -> Iterator[Callable[[], None]]:
+    """Yield the calls that mark new aggregates as up to date; `versions` has their ETags, and is empty for files."""
+    for key, version in versions.items():
+        stored = Entry(key.rpartition("/")[2], is_folder=False, size_bytes=len(values[key]), version=version)
+        yield partial(mark_up_to_date, raw, aggregated, stored.name.removesuffix(".json"), 0, aggregate=stored)
 
 
 def _folder_to_read(item: str | AggregationOutcome) -> str | None:

@@ -95,7 +95,7 @@ def mark_up_to_date(
         return
     with contextlib.suppress(ResultsError):
         raw.store.create(f"{AGGREGATED_DIR}/{proof}", b"\n")
-        for name in aggregated.entries():
+        for name in aggregated.names_with(layout.proof_name(folder, "")):
             if layout.proof_folder_of(name) == folder and name != proof:
                 raw.store.delete(f"{AGGREGATED_DIR}/{name}")
 

@@ -11,7 +11,7 @@ the folder belongs to a new run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
@@ -24,13 +24,18 @@ _PATIENCE_SEC = 30.0
 _POLL_SEC = 0.1
 
 
-def hidden_folders(store: Store) -> set[str]:
+def hidden_folders(store: Store, names: Iterable[str] | None = None) -> set[str]:
     """Return the folder names whose deletion or archiving has not finished.
 
     Some servers list a folder for some seconds after its last object was deleted, so the marker of each listed folder
     is read.
+
+    Args:
+        store: The store.
+        names: The names in `raw/`, if the caller has just listed them.
     """
-    found = {layout.hidden_folder_of(entry.name) for entry in store.list(RAW_DIR)}
+    names = (entry.name for entry in store.list(RAW_DIR)) if names is None else names
+    found = {layout.hidden_folder_of(name) for name in names}
     return {folder for folder in found if folder is not None and is_hidden(store, folder)}
 
 
