@@ -56,7 +56,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         recognises: Returns whether a file has this format, from its content only.
         read: Builds the records.
         is_folder: Whether several files of one folder form a measurement.
-        reads_together: Whether the files of one folder explain each other, although each can be read alone.
+        reads_together: Whether the files of one folder are read together, although each file can be read alone.
         needs_mapping: Whether the format can be read only with a mapping. Without one it is not tried.
         takes_mapping: Whether a mapping of the user defines the fields of the format.
         covers: Scope and provenance of the energies, for the documentation.

@@ -220,7 +220,7 @@ class BucketSaving:
 
 @contextlib.contextmanager
 def _rescued(record: RawProcessResult, environ: Mapping[str, str]) -> Iterator[None]:
-    """Save the result elsewhere if the block raises `StorageError`, and say in the error where it is."""
+    """Save the result elsewhere if the block raises `StorageError`, and name this place in the error."""
     try:
         yield
     except StorageError as error:
