@@ -108,7 +108,7 @@ def test_check_finds_earlier_attempts_and_their_unfinished_files(tmp_path: Path)
     unfinished.write_bytes(codec.encode_raw(factories.raw(process_index=3)))
     found = {finding.key: finding for finding in check_store(repository, [EXP])}
     assert found[f"raw/{archive.name}"].code == "raw.earlier_attempt"
-    assert found[f"raw/{archive.name}"].message == "a later attempt replaced it; it contains 2 results"
+    assert found[f"raw/{archive.name}"].message == "a later attempt replaced this attempt, which has 2 results"
     assert found[f"raw/{archive.name}/{unfinished.name}"].code == "raw.unpublished"
     assert found.keys() <= {finding.key for finding in check_store(repository)}
 

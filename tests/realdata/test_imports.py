@@ -110,7 +110,7 @@ def test_each_run_of_the_bigscience_log_counts_once(real_data: Path) -> None:
     assert plain_sum_j > 20 * sum(record.energy_metrics.total_energy_j or 0 for record in records)
     # In one run, the last row by time comes before rows with less energy. The report says so.
     assert codes(entries)["out_of_order"] == 43
-    assert any("includes this row" in entry.message and entry.row == 770 for entry in entries)
+    assert any("includes the energy of this row" in entry.message and entry.row == 770 for entry in entries)
 
 
 def test_damaged_codecarbon_file_is_repaired(real_data: Path) -> None:

@@ -605,7 +605,7 @@ def test_value_that_cannot_be_stored_is_refused(changes: dict[str, Any], found: 
     with pytest.raises(AggregationError) as refused:
         aggregate(factories.raw(), odd)
     assert refused.value.found == f"process {odd.process_index!r}: {found}"
-    assert refused.value.advice == "correct it, or set it to None if it is unknown"
+    assert refused.value.advice == "correct this value, or set it to None if it is unknown"
 
 
 def test_value_of_a_checkpoint_that_cannot_be_stored_is_refused() -> None:

@@ -612,7 +612,7 @@ def test_advice_for_a_stale_aggregate_without_results_is_to_keep_it(
     for path in repository.list_raw(EXP):
         path.unlink()
     [finding] = [found for found in check_store(repository) if found.code == "aggregate.stale"]
-    assert finding.advice == f"its raw files are missing: keep it, or run 'llm-energy-measure results delete {EXP}'"
+    assert finding.advice == f"keep the aggregate without raw files, or run 'llm-energy-measure results delete {EXP}'"
 
 
 @pytest.mark.parametrize("state", [stranger_as_attempt, tags_are_no_folder])

@@ -57,7 +57,7 @@ class Energy(Struct, frozen=True, kw_only=True):
     Attributes:
         low_j: Least energy, in joules. None if the energy is unknown.
         high_j: Greatest energy, in joules. It equals `low_j` if the energy is not undetermined.
-        is_corrected: True if the plain sum counts some energy more than once, and this energy does not.
+        is_corrected: True if the plain sum counts some energy more than once, and this energy counts each joule once.
         is_lower_bound: True if the energy of some processes or experiments is missing.
         is_partial: True if components are missing, so that the energy per token is a lower bound too.
     """

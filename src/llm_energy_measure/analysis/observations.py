@@ -355,7 +355,9 @@ def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, 
         assume = f"{facts.assumption} --force" if facts.assumption is not None else "--assume NAME=VALUE --force"
         advice = f"llm-energy-measure aggregate {row.experiment_id} {assume}"
         range_j = f"{joules(low)} to {joules(high)}"
-        return f"undetermined: {range_j}; if the facts hold, state them with '{advice}'; or use --energy plain"
+        return (
+            f"undetermined: {range_j}; if you know the missing facts, state them with '{advice}'; or use --energy plain"
+        )
     return None
 
 

@@ -219,7 +219,7 @@ def _nothing_common(shared: Sequence[str], rows: Sequence[dict[Key, list[Configu
     one, other = (next(iter(side)) for side in rows)
     different = [name for name, old, new in zip(shared, one, other, strict=True) if old != new]
     listed = ", ".join(name.removeprefix(PREFIX) for name in different[:5])
-    advice = f"for example, {listed} differ; ignore what does not matter with --ignore KEY"
+    advice = f"for example, {listed} differ; pass --ignore KEY for a key that has no effect"
     return "the two sides have no configuration in common", advice
 
 

@@ -82,8 +82,8 @@ def load(
 class Experiments:
     """The experiments of a results directory that match a condition.
 
-    Each call reads the current state of the directory. The catalogue answers it, so that only changed files are read.
-    An object of this class is created by `load`.
+    `load` creates objects of this class. Each method reads the current state of the directory. The catalogue stores the
+    facts of unchanged files, so only changed files are read.
 
     Attributes:
         repository: The results directory.
@@ -115,10 +115,10 @@ class Experiments:
         return iter(self.summaries())
 
     def __getitem__(self, experiment_id: str) -> Experiment:
-        """Return one of the experiments.
+        """Return the experiment with this id.
 
         Raises:
-            ResultNotFoundError: It is not among them.
+            ResultNotFoundError: The selected experiments do not include this id.
         """
         for row in self.summaries():
             if row.experiment_id == experiment_id:
@@ -132,7 +132,7 @@ class Experiments:
         return load(self.repository.base_path, joined, energy=self.energy)
 
     def to_pandas(self, table: str = "experiments") -> pd.DataFrame:
-        """Return the aggregated experiments as a pandas DataFrame. Each column is scalar.
+        """Return the aggregated experiments as a pandas DataFrame. Each cell is a scalar.
 
         Args:
             table: `experiments` (one row per experiment), `processes` or `findings`.
@@ -162,12 +162,12 @@ class Experiments:
 
         Args:
             path: The file. None writes no file.
-            columns: Columns of the table, by the names of `results export --columns`. None selects a few.
+            columns: Columns of the table, by the names of `results export --columns`. None selects a few columns.
             unit: Unit of energies, also per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each
                 column.
 
         Raises:
-            ConfigurationError: A column or the unit is unknown, or no column has an energy.
+            ConfigurationError: A column or the unit is unknown, or a unit is given and no column has an energy.
             ExportError: The file can't be written.
         """
         return self._document("latex", path, columns, unit)
@@ -268,10 +268,10 @@ class Experiments:
         Args:
             selections: The base and one or more candidates: conditions, or objects that `load` returned. One
                 selection is compared with this object as the base.
-            by: Compare the values of this column with `base`, instead of selections.
+            by: Column; each other value of this column is compared with the value `base`. Excludes `selections`.
             base: With `by`: the value of the base.
             metrics: Names of figures.
-            margin: Relative difference that matters.
+            margin: Smallest relative difference that matters, from 0 to 1.
             block: Pair the runs by `date`, `host` or `tag.KEY`.
             vary: Fields that may differ between the sides.
             ignore: Keys or facts that do not separate the runs.

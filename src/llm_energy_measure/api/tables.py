@@ -63,7 +63,7 @@ class RepeatTable:
                 column.
 
         Raises:
-            ConfigurationError: The unit is unknown, or no metric is an energy.
+            ConfigurationError: The unit is unknown, or a unit is given and no metric is an energy.
             ExportError: The file can't be written.
         """
         return self._document("latex", path, unit)
@@ -189,7 +189,7 @@ class ComparisonTable:
 
 
 def written(text: str, path: str | os.PathLike[str] | None) -> str:
-    """Write text to a file, unless the path is None, and return it."""
+    """Write the text to a file, unless the path is None, and return the text."""
     if path is not None:
         write_export(os.fspath(path), text.encode())
     return text

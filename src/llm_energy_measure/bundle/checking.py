@@ -79,7 +79,7 @@ class Member(NamedTuple):
     Attributes:
         name: Its name.
         file: The file. None if it is missing.
-        digest: Its SHA-256 in the manifest. None if no manifest lists it.
+        digest: SHA-256 of the file in the manifest. None if no manifest lists the file.
     """
 
     name: str

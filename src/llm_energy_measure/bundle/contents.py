@@ -30,7 +30,7 @@ class LeftOut(Struct, frozen=True, kw_only=True):
     """An experiment, or an earlier attempt of one, that is not in the bundle.
 
     Attributes:
-        experiment_id: Its id.
+        experiment_id: Id of the experiment.
         reason: Why it is not in the bundle.
         configuration: The configuration that it shares with an experiment of the bundle. None if unknown.
         attempt: Number of the earlier attempt. None for an experiment.
@@ -143,7 +143,7 @@ _DESCRIPTIONS = {
     SELECTION.removeprefix(f"{PAYLOAD}/"): "How the experiments were selected, and which were left out",
     VERDICTS.removeprefix(f"{PAYLOAD}/"): "Verdict on each experiment, with the version of the checks",
     ENVIRONMENT.removeprefix(f"{PAYLOAD}/"): "Machines and software that the records name",
-    REPORT.removeprefix(f"{PAYLOAD}/"): "Report for people",
+    REPORT.removeprefix(f"{PAYLOAD}/"): "Report as an HTML page",
 }
 _FORMATS = {".json": "application/json", ".jsonl": "application/jsonl", ".html": "text/html", ".cff": "text/x-yaml"}
 

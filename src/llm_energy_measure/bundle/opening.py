@@ -24,7 +24,7 @@ class OpenedBundle(Struct, frozen=True, kw_only=True):
 
     Attributes:
         folder: The folder with all files; `bundle verify` accepts it.
-        results_dir: The results directory in it.
+        results_dir: The results directory in this folder.
         files: Number of files.
         digest: Digest of the bundle, in lower-case hexadecimal.
     """

@@ -19,7 +19,7 @@ class StoredFile(NamedTuple):
 
     Attributes:
         name: Its name, with `/` between the parts.
-        size: Its size in bytes.
+        size: Size of the file in bytes.
         chunks: Function that yields the content in parts. It raises `BundleError` if the content cannot be read, or
             if its CRC is wrong.
     """
@@ -44,7 +44,7 @@ def add_other(others: dict[str, StoredFile], file: StoredFile) -> None:
     """Add a file that belongs to no experiment.
 
     Raises:
-        BundleError: A bundle does not have so many of them.
+        BundleError: There are more such files than a bundle may have.
     """
     others[file.name] = file
     if len(others) > _MAX_OTHERS:
@@ -55,7 +55,7 @@ def read(file: StoredFile, limit: int = MAX_READ_BYTES) -> bytes:
     """Return the content of a file.
 
     Raises:
-        BundleError: It has more than `limit` bytes, or cannot be read.
+        BundleError: The file has more than `limit` bytes, or cannot be read.
     """
     if file.size > limit:
         raise refuse("bag.form", file.name, f"it has {file.size:,} bytes; the limit is {limit:,}")

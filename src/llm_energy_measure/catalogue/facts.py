@@ -159,7 +159,7 @@ def facts_of(
     """Return the facts about an experiment.
 
     Args:
-        aggregated: Its aggregate.
+        aggregated: Aggregate of the experiment.
         processes: The raw results in the aggregate.
         model: Name of the model.
         settings: The keys of its configuration that separate repeats.

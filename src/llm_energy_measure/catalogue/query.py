@@ -379,7 +379,7 @@ class _Parser:
         return _balanced("OR", clauses)
 
     def _compared(self, column: Clause, kind: str, sign: str) -> Clause:
-        """Parse the next value and return the comparison with it."""
+        """Parse the next value, and return the comparison of the column with this value."""
         if self.next >= len(self.tokens) or self.tokens[self.next].kind == "sign":
             raise self._error("a value")
         token = self.tokens[self.next]

@@ -377,7 +377,7 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
     """Return the id if the repository has this experiment.
 
     Raises:
-        ResultNotFoundError: The repository does not have it. The message suggests similar ids.
+        ResultNotFoundError: The repository does not have the experiment. The message suggests similar ids.
         ExperimentIdError: The text cannot be an experiment id.
     """
     if repository.has_raw(name) or repository.has_aggregated(name) or repository.has_folder(name):

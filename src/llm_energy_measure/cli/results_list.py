@@ -208,7 +208,7 @@ def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind
     """Return the column or group figure to sort by, None for the default order. A title is the figure below it.
 
     Raises:
-        click.BadParameter: There is no such column, or groups do not have it.
+        click.BadParameter: The column is unknown, or groups do not have the column.
     """
     if key is None:
         return None

@@ -46,7 +46,7 @@ AttributionStatus = Literal["exact", "estimated", "undetermined"]
 """How far the attributed energy is known: by recorded facts, by an estimate with reasons, or only as a range."""
 
 Integrity = Literal["sealed", "unsealed", "altered"]
-"""Does a stored aggregate have the values that were saved: its digest proves it, it has no digest, or it differs."""
+"""Comparison of a stored aggregate with the digest in its file: equal, the file has no digest, or different."""
 
 UnknownFields = dict[str, Any] | UnsetType
 
@@ -106,7 +106,7 @@ class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         name: `torchrun`, `slurm`, `mpi`, `flux`, `ray`, or `environment` if another program set rank and size. None
-            without launcher.
+            without a launcher.
         job_id: Id of the job, such as SLURM_JOB_ID.
         step_id: Id of the step of the job.
         node: Name or number of the node in the job.
@@ -182,8 +182,8 @@ class StoredBytes(Struct, frozen=True, kw_only=True):
 class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Raw result of one process. Aggregates are computed from raw results and can be recomputed.
 
-    Creating a record only checks the names of the fields, and names all missing ones; saving it checks all values. None
-    means unknown if an attribute does not say otherwise.
+    The constructor checks only the names of the fields, and its error names all missing fields. Saving a record checks
+    all values. None means unknown, unless an attribute states another meaning.
 
     Attributes:
         schema_version: Version of the file format.
@@ -281,7 +281,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
             start: Start of the run; see `Timestamps.from_times`.
             end: End of the run.
             duration_sec: Duration of the run in seconds. [default: from start to end]
-            energy_j: Energy in joules. The energies of components without it give a lower bound.
+            energy_j: Energy in joules. If only energies of components are given, they give a lower bound.
             gpu_energy_j: Energy of the GPU in joules.
             cpu_energy_j: Energy of the CPU in joules.
             ram_energy_j: Energy of the memory in joules.
@@ -433,9 +433,9 @@ class AggregationMetadata(Record, frozen=True, kw_only=True, forbid_unknown_fiel
 class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Aggregated result of an experiment without the raw records. It is derived: the raw results determine it.
 
-    A function that needs no raw record takes this type, so that mypy refuses a function that needs them.
+    Functions that need no raw records take this type, so mypy refuses code in them that uses the raw records.
     Numbers are at least 0; None means unknown. Aggregates of other tools have no `model_name` (it is in the processes)
-    and none of the fields from `is_lower_bound` to `findings`. Older aggregates lack those from `plain_energy_j` on.
+    and none of the fields from `is_lower_bound` to `findings`. Older aggregates lack all fields after `sources`.
 
     Attributes:
         schema_version: Version of the file format.

@@ -77,7 +77,7 @@ def scale(values: Iterable[float], unit: str, energy_unit: str | None = None) ->
 
     Args:
         values: The values.
-        unit: Their unit.
+        unit: Unit of the numbers.
         energy_unit: Unit of energies; None chooses a prefix.
 
     Example:

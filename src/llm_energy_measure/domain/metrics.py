@@ -84,7 +84,7 @@ class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
         Args:
             start: A datetime, ISO 8601 text, or seconds since 1970-01-01 UTC, as from `time.time()`.
-            end: Like `start`; not before it.
+            end: Like `start`; not before `start`.
 
         Raises:
             ConfigurationError: A value is no time, the end is before the start, or only one has a UTC offset.

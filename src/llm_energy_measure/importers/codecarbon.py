@@ -94,7 +94,7 @@ def _read_file(
 
     Args:
         source: The file.
-        file: Its runs.
+        file: The runs of the file.
         run_rows: The row of each run in any file.
         phases: The tasks of each run.
         report: Gets an entry for each row.
@@ -121,7 +121,7 @@ def _read_file(
         record = _record(source, row, part, notes, phases.get(run))
         if other := file.overlapping.get(row.line):
             found = f"the run in {other} measured the same machine at the same time, so both may contain its energy"
-            notes.add("overlaps_run", f"{found}; pass --group-by COLUMN if they are processes of one experiment")
+            notes.add("overlaps_run", f"{found}; pass --group-by COLUMN if the runs are processes of one experiment")
         if process is None:
             yield report.record(source.path, record, notes, row=row.line)
             continue
@@ -167,7 +167,7 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
         found = f"all energies fell below those of line {part.line}, which has the same start and a shorter duration"
         return "counter_fell", f"{found}; the counters were reset, so the run is imported up to line {part.line}"
     if row.line in part.anomalies.late:
-        found = f"the row has {energy}, but {other}, and includes this row"
+        found = f"the row has {energy}, but {other}, which includes the energy of this row"
         return "out_of_order", found
     if part.anomalies.fallen:
         return "cumulative", f"line {part.line} is a later row of the same run and is imported instead of this row"
@@ -180,7 +180,7 @@ def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
         notes.repair("restart", f"the energy decreased to {row.cells['energy_consumed']} kWh at the end of the run")
     for name, (line, before, after) in part.anomalies.fallen.items():
         found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
-        notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so it is null", is_repair=True)
+        notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so this energy is null", is_repair=True)
     later = part.anomalies.lost_after(row.line)
     if later:
         lines = f"line {', '.join(map(str, later))}" if len(later) <= 5 else f"{len(later)} lines from {later[0]}"

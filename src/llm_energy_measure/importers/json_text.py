@@ -65,7 +65,7 @@ def require_unique_keys(data: bytes, what: str) -> None:
         try:
             reject_duplicate_keys(pairs)
         except ValueError as error:
-            raise RefusedInputError("ambiguous_key", f"{what}: {error}; remove one of the two") from error
+            raise RefusedInputError("ambiguous_key", f"{what}: {error}; remove one of the two keys") from error
 
     # The hooks return None, so that the check takes little more memory than the text.
     text = data.decode("utf-8-sig", errors="replace")

@@ -110,7 +110,7 @@ def _energy_of(source: ImportSource) -> tuple[int, dict[str, Any]]:
         raise RefusedInputError("missing_field", f"{found}, which is not a number of at least 0")
     if of_kwh is None or not math.isclose(of_kwh, joules, rel_tol=_TOLERANCE):
         found += f", but total_energy_kwh is {energy.get('total_energy_kwh')!r}"
-        raise RefusedInputError("energy_disagrees", f"{found}, which is not the same energy; correct the wrong one")
+        raise RefusedInputError("energy_disagrees", f"{found}, which is another energy; correct the wrong value")
     return index, energy
 
 

@@ -180,7 +180,7 @@ def _sensors_of_total(sensors: list[SensorReading], of_node: list[SensorReading]
     if not names:
         return sensors
     if len(of_node) == 1:
-        found = f"{of_node[0].instance} measured the whole node, so the total is its energy without the other sensors"
+        found = f"{of_node[0].instance} measured the whole node, so the total is the energy of this sensor alone"
         notes.add("components_disagree", found)
         return of_node
     found = f"the total is null, because the energy of {names} may be contained in that of the other sensors"

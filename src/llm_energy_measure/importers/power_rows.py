@@ -340,7 +340,7 @@ def stated_columns(names: Sequence[str]) -> Columns:
     """Return the columns that the user stated for a log without header.
 
     Raises:
-        RefusedInputError: They have no time or no power.
+        RefusedInputError: The columns have no time or no power.
     """
     columns = columns_of(list(names))
     if columns is None:

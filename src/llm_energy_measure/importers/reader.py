@@ -72,18 +72,18 @@ def read(
             problem of a path is an entry of the report, and CodeCarbon's files are read together.
         format: Name of the format, or one or more `Format` objects; `auto` recognises the format from the content.
         host: Name of the measured machine, for files that do not state it.
-        gpu_uuids: UUIDs of its GPUs, by index.
+        gpu_uuids: UUIDs of the GPUs of this machine, by index.
         mapping: For a generic table, `FIELD=EXPRESSION` for each field, such as `energy_j=energy_kwh*3.6e6`. With a
-            mapping, a file is read as a table; in a folder, only files that no other format recognises are.
-        join: Records with energy. A record without energy gets the energy of the only one that ran at the same time
-            and matches no other run. To find the other runs, all files are read twice. Pass an `EnergyJoin` to join
-            the runs of several paths.
+            mapping, a file is read as a table. In a folder, only files that no other format recognises are tables.
+        join: Records with energy. A run without energy gets the energy of the energy record of the same time, if
+            exactly one record matches the run, and this record matches no other run. To find the other runs, all files
+            are read twice. Pass an `EnergyJoin` to join the runs of several paths.
         rows_path: For a generic table, path to the list of rows in a JSON document, such as `results.runs`.
         group_by: Column of CodeCarbon's files; runs with equal cells become processes of one experiment.
-        window: For a power log, start and end of the time in which energy is counted, as ISO 8601. With `join`, they
-            are also start and end of a run with this duration.
+        window: For a power log, start and end of the time in which energy is counted, as ISO 8601. With `join`, the
+            window is also the start and the end of each run that has this duration.
         columns: For a power log without header, the names of its columns as `nvidia-smi --query-gpu` has them.
-        max_files: Maximum number of files that are read from a folder. The report names the subfolder that exceeds it.
+        max_files: Maximum number of files that are read from a folder. The report names the subfolder with more files.
         max_bytes: Maximum size of a file. A file that is decoded as a whole may have 256 MiB at most.
         progress: Called with each path and the number of bytes read of it so far.
 

@@ -25,11 +25,11 @@ CODES: dict[str, str] = {
     "energy_not_understood": "fields with energy in their names are not understood; the energy is null",
     "tokens_incomplete": "the source has only input, only output or only total tokens; the token counts are null",
     "idle_included": "the power is the mean of a longer time than the run, so the energy includes idle power",
-    "invalid_power": "the benchmark marked its own power samples as not valid, or does not say what they cover",
+    "invalid_power": "the benchmark marked its own power samples as not valid, or does not state which GPUs they cover",
     "client_energy": "the run used a remote service; the energy is the energy of the client only",
     "implausible_power": "the energy implies more power than any device of the kind can draw; all values are unchanged",
     "power_contradicts_energy": "a reported power is far from the mean power of its energy; all values are unchanged",
-    "components_rounded": "total and components differ by at most 0.01 %, as rounded values do; all are unchanged",
+    "components_rounded": "total and components differ by at most 0.01 %, which rounding explains; all are unchanged",
     "components_disagree": "the total is not the sum of its components; all values are unchanged",
     "no_time": "the timestamp is damaged or has several meanings; start and end are null",
     "grouped": "the run is a process of an experiment: other runs measured the same machine at the same time",
@@ -49,8 +49,8 @@ CODES: dict[str, str] = {
     "realigned": "the row lacks cells; only one assignment to the required columns fits the types",
     "other_layout": "the row has the columns of another version of the tool than the header",
     "damaged_cells": "some cells are damaged and null; the energies of the row are intact",
-    "total_from_components": "the total is missing or damaged; it is the sum of all components of the row",
-    "partial_total": "the total is missing; it is the sum of the known components, and another one is unknown",
+    "total_from_components": "the total is missing or damaged; the sum of all components of the row replaces it",
+    "partial_total": "the total is missing; the sum of the known components replaces it, and a component is unknown",
     "counter_fell": "the energy of a component fell within the run; the component is null and not in the total",
     "restart": "the energy of the run decreased: the tracker restarted, and each part counts once",
     "incomplete_run": "the run was interrupted; only the phases that it measured are imported",
@@ -58,7 +58,7 @@ CODES: dict[str, str] = {
     "unknown_format": "no format recognises the content",
     "empty_file": "the file has no content",
     "torn": "a row or an object is damaged: a value is missing or has the wrong type",
-    "shifted": "the number of cells differs from the header, and none or several assignments to the columns fit",
+    "shifted": "the number of cells differs from the header, and no assignment to the columns fits, or several fit",
     "repeated_header": "the line is a second header and not a row; it applies to the rows after it",
     "cumulative": "a later row of the same run includes this energy",
     "out_of_order": "an earlier row of the same run includes this energy",
@@ -114,7 +114,7 @@ class Entry(
         code: Reason code, a key of `CODES`.
         message: The reason in a sentence, with the values.
         experiment_id: Experiment of the record; None if there is no record.
-        power_log: Power samples of the record, until the caller has stored them. They are no part of `document()`.
+        power_log: Power samples of the record, until the caller has stored them. `document()` does not contain them.
     """
 
     file: str

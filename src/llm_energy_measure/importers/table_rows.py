@@ -98,7 +98,7 @@ def _line_table(
 
     Args:
         source: The file.
-        lines: Its lines.
+        lines: Lines of the table.
         parse: Returns the row at the current position of `lines`; None if the line is blank.
         header_lines: Number of lines before the first row.
     """

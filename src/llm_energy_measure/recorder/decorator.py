@@ -26,7 +26,7 @@ def decorate(function: Callable[..., Any], new: Callable[[], Any]) -> Callable[.
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if not callable(function) or inspect.isclass(function) or is_generator:
         found = f"{getattr(function, '__qualname__', function)!r} is not a function that returns a value"
-        raise ConfigurationError("cannot measure with @record", found, "use 'with record(...) as run:' inside it")
+        raise ConfigurationError("cannot measure with @record", found, "use 'with record(...) as run:' in its body")
     takes_run = PARAMETER in inspect.signature(function).parameters
 
     def arguments(run: object, given: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class SourceCheck(Struct, frozen=True, kw_only=True):
         is_automatic: Whether `record` tries the source if the user selects none.
         sensors: The reading of each sensor.
         problem: Why the source does not work.
-        advice: What to do about it.
+        advice: What to do about the problem.
     """
 
     source: str

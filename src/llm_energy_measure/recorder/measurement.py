@@ -38,7 +38,7 @@ class Measurement:
         store_clock: The clock of the store.
         clock: The clocks of this machine.
         interval_sec: Time between two readings, in seconds; None to read only at both ends.
-        idle_sec: How long to measure idle power before the window, in seconds; 0 not to measure it.
+        idle_sec: How long to measure idle power before the window, in seconds; 0 measures no idle power.
         wants_samples: Whether to record samples of the devices over time.
 
     Attributes:

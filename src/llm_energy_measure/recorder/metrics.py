@@ -31,7 +31,7 @@ _PROVENANCES: tuple[Provenance, ...] = ("measured", "integrated", "modelled")
 
 _PROBLEMS = {
     SENSOR_LOST: "could not be read at the start or at the end; the energy of that time is missing",
-    COUNTER_RESET: "went backwards; a part of the energy before that is missing",
+    COUNTER_RESET: "went backwards; a part of the energy before this reset is missing",
     SAMPLING_GAP: "was not read for some time; its energy over that time is estimated",
 }
 
@@ -214,7 +214,11 @@ def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
         yield f"{reading.component} energy is modelled, not measured ({{sensors}})"
     if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
         rate = f"{reading.sampling_rate_hz:.3g} Hz"
-        error = "" if reading.uncertainty_j is UNSET else f", +- {reading.uncertainty_j:.3g} J for steps between them"
+        error = (
+            ""
+            if reading.uncertainty_j is UNSET
+            else f", +- {reading.uncertainty_j:.3g} J for power steps between the samples"
+        )
         yield f"{reading.component} energy is integrated from power samples at {rate}{error} ({{sensors}})"
     if reading.window is not UNSET:
         last = f"{reading.window.duration_sec:.4g} s"

@@ -104,7 +104,9 @@ def _precision(doing: str, value: object) -> str:
     """Return the name of a number format, from a text or from an object of a framework such as `torch.float16`."""
     name = value.__name__ if isinstance(value, type) else str(value).removeprefix("torch.")
     if not name.strip() or name.startswith("<"):
-        raise ConfigurationError(doing, f"precision is {value!r}", "give its name, such as 'float16'")
+        raise ConfigurationError(
+            doing, f"precision is {value!r}", "give the name of a number format, such as 'float16'"
+        )
     return check_text(doing, "precision", name)
 
 

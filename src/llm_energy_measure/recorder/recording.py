@@ -41,8 +41,8 @@ _HANDOVER_SEC = 1.0
 class Recording:
     """Measure a block: its energy, tokens and latencies become one raw result of this process.
 
-    `record` is another name of this class. Every process of the experiment calls it with the same arguments. It finds
-    its rank in the environment variables of the launcher. The result is saved when the block ends, also after an
+    `record` is another name of this class. Every process of the experiment calls `record` with the same arguments, and
+    gets its rank from the environment variables of the launcher. The result is saved when the block ends, also after an
     exception or a signal.
 
     Use it as `with record(...) as run:`, as `async with`, as the decorator `@record(...)`, or with `run.start()` and
@@ -218,8 +218,8 @@ class Recording:
             parameters: Number of parameters that take part in the computation of a token, to estimate FLOPs.
             precision: Number format, such as `float16` or a `torch.dtype`.
             memory_mb: Memory of the model, in MiB.
-            flops_total: Floating-point operations of the whole block, if you know them better than the estimate.
-            flops_method: How you know them.
+            flops_total: Floating-point operations of the whole block; replaces the estimate.
+            flops_method: How `flops_total` was determined, as a text.
             flops_confidence: `high`, `medium` or `low`.
 
         Raises:
@@ -228,8 +228,9 @@ class Recording:
         self._model = structs.replace(self._model, **options.check_model(dict(locals())))
 
     def describe_engine(self, engine: object) -> None:
-        """Record the settings of a serving engine, flat: of an engine of vLLM or SGLang, a dataclass or a mapping.
+        """Record the settings of a serving engine, with dots between nested names.
 
+        The argument is an engine object of vLLM or SGLang, a dataclass or a mapping. No call is needed for a command:
         `llm-energy-measure record -- vllm serve ...` finds the settings in the command.
         """
         if not self._is_running:
@@ -240,7 +241,7 @@ class Recording:
         """Set the status of the run, for example after a failure that raises no exception.
 
         Args:
-            status: `completed`, `failed` or `interrupted`. An exception that leaves the block overrides it.
+            status: `completed`, `failed` or `interrupted`. An exception that leaves the block overrides this status.
             error_type: What ended the run, in one word.
         """
         self._marked = options.check_status(status, error_type)
@@ -266,7 +267,7 @@ class Recording:
         return self.__enter__()
 
     def stop(self) -> RawProcessResult | None:
-        """End the measurement, save the result and return it. Later calls change nothing."""
+        """End the measurement, save the result and return the result. Later calls change nothing."""
         self.__exit__(None, None, None)
         return self.result
 
@@ -354,7 +355,7 @@ class Recording:
             self._finish(status, error_type)
 
     def _finish(self, status: Status, error_type: str | None) -> None:
-        """End the window and save the result once. Signals are delivered afterwards."""
+        """End the window and save the result once. Signals that arrive in the meantime are delivered afterwards."""
         with self._sigterm.defer(), self._exit:
             with self._lock:
                 if self._has_ended:
@@ -376,7 +377,7 @@ class Recording:
                 call_store(self.repository.store, self._session.measurement.take_over)
 
     def _checkpoint(self) -> None:
-        """Save what was measured so far. The run continues if this fails."""
+        """Save what was measured so far. The run continues if the checkpoint cannot be saved."""
         with contextlib.suppress(LLMEnergyMeasureError):
             # Built without the lock: a sensor that hangs here must not block the end of the block.
             record = self._session.build(self._model, "partial", None)

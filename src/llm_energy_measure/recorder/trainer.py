@@ -15,7 +15,7 @@ def trainer_callback(experiment_id: str, **arguments: Any) -> Any:
     """Return a `TrainerCallback` that measures `Trainer.train` in each of its processes.
 
     The tokens are `num_input_tokens_seen` of the trainer, which needs `include_num_input_tokens_seen="all"` in its
-    arguments. These count over all processes, so only the first process records them. With `logging_steps`, each log
+    arguments. This number covers all processes, so only the first process records it. With `logging_steps`, each log
     also has `energy_j`, the energy of this process so far.
 
     Args:

@@ -195,7 +195,7 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
         results: All experiments.
         one: The experiment.
         metric: The figure.
-        position: Its place on the first axis. None if it is unknown.
+        position: Place of the mark on the first axis. None if unknown.
     """
     row = results.by_id[one.experiment_id].summary
     if one.excluded is None or position is None or row.verdict in ("stale", "altered", "unreadable", "pending"):

@@ -52,7 +52,7 @@ class Mark(Struct, frozen=True, kw_only=True):
         is_lower_bound: True if the value is at least `y`.
         repeats: The values of the repeats behind a mean.
         name: What the mark is.
-        verdict: Verdict on the experiments behind it.
+        verdict: Verdict on the experiments of the mark.
         target: Id of the row that the mark links to.
     """
 

@@ -26,11 +26,11 @@ class Results(Struct, frozen=True, kw_only=True, dict=True):
 
     Attributes:
         repository: The results directory.
-        where: The condition that selects them. None if all are selected.
+        where: The condition that selects the experiments. None if all are selected.
         kind: The energy of the figures.
         experiments: The selected experiments with an aggregate, sorted by id.
-        observations: Their observations, in the same order.
-        total: Their totals. None if there are none.
+        observations: Observations of the experiments, in the same order.
+        total: Totals of the experiments. None without experiments.
         pending: The selected experiments without an aggregate.
         values: Further values by column and experiment id.
     """

@@ -191,7 +191,7 @@ def experiments_table(results: Results) -> Section:
     rows = [_row(results, name) for name in chosen]
     notes = [
         "≥: lower bound, because data are missing. A range: the records do not decide the energy.",
-        "*: the plain sum counts some energy more than once; the energy counts each joule once.",
+        "*: the plain sum counts some energy more than once; the energy in the table counts each joule once.",
     ]
     total = len(results.experiments)
     if len(chosen) < total:

@@ -75,7 +75,7 @@ class Experiment(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: Id of the experiment.
         records: Its records, at least one, by process index.
-        strategy: The rule that combines them.
+        strategy: The rule that combines the records.
         evidence: The facts that verification uses.
     """
 
@@ -103,9 +103,9 @@ def aggregate_results(
 ) -> AggregatedResult:
     """Return one result from the raw results of an experiment's processes, in any order.
 
-    A missing process makes the sums too low. The result then says that it is a lower bound, in `is_lower_bound`,
-    `completeness` and the warnings; `strict` refuses it. By default energy, tokens and FLOPs are sums over processes,
-    throughput is the mean over the processes that report one, and percentiles pool all samples.
+    A missing process makes the sums too low. The result is then marked as a lower bound in `is_lower_bound`,
+    `completeness` and the warnings; with `strict`, an error is raised instead. By default, energy, tokens and FLOPs are
+    sums over processes, throughput is the mean over the processes that report one, and percentiles pool all samples.
 
     Args:
         experiment_id: The experiment's id, or its folder name.
@@ -127,7 +127,7 @@ def aggregate_results(
     Raises:
         AggregationError: There is no result, or a result that was built in Python has a value that JSON can't hold.
         IncompleteExperimentError: `strict`, and a process is missing.
-        IncompatibleResultsError: The results don't belong together, or one process has two.
+        IncompatibleResultsError: The results are not of one experiment, or one process has two results.
         ConfigurationError: The strategy is unknown, or the number of processes is out of range.
 
     Example:
@@ -231,7 +231,7 @@ def _valid(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
         found, advice = refused.found, "load the results first (load_all_raw)"
         if hasattr(result, "process_index"):
             found = f"process {result.process_index!r}: {found}"
-            advice = "correct it, or set it to None if it is unknown"
+            advice = "correct this value, or set it to None if it is unknown"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice) from refused
     # A comparison of arrays can raise any error; then the copy is used, in which they are lists.
     with contextlib.suppress(Exception):
@@ -438,8 +438,8 @@ def calculate_efficiency_metrics(
     Returns:
         `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
         (token/s, mean over the processes) and `effective_batch_throughput` (token/s). The last one is the mean times
-        the number of processes that report a throughput. For a strategy whose throughput is of the whole experiment,
-        it is this throughput.
+        the number of processes that report a throughput. If the strategy gives the
+        throughput of the whole experiment, `effective_batch_throughput` is this throughput.
     """
     energy_j = aggregated.total_energy_j if energy == "plain" else aggregated.attributed_energy_j
     tokens = aggregated.total_tokens

@@ -200,7 +200,7 @@ class ContainedFolder(FolderHandle):
         """Open a folder in this folder; with `create`, create it durably if it is absent.
 
         Raises:
-            FileNotFoundError: It is absent, and `create` is False.
+            FileNotFoundError: The subfolder is absent, and `create` is False.
             UnsafePathError: The name is that of a link or of another file.
         """
         if create:

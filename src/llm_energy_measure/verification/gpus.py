@@ -47,8 +47,8 @@ class Gpu(Struct, frozen=True, gc=False):
         is_shared: Whether other GPUs or slices have the same sensor.
         knows_sensor: Whether the record shows which GPUs share the sensor. False for a slice or die whose board is not
             named.
-        uuid: Its UUID; None if unknown.
-        index: Its index on its host; None if unknown.
+        uuid: UUID of the GPU; None if unknown.
+        index: Index of the GPU on the host; None if unknown.
         is_by_index: Whether the sensor is identified by an index alone.
         limit_w: Greatest power of its board, in watts: from the record, else from the table; None if unknown.
         board: Name of its board; None if unknown.

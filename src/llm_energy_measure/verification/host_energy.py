@@ -21,9 +21,9 @@ class DoubleCount(Struct, frozen=True, kw_only=True):
 
     Attributes:
         code: Code of the finding.
-        processes: Processes that read them.
+        processes: Processes that read the same joules.
         plain_j: Sum of the readings, in joules.
-        kept: Their energy, with each joule counted once.
+        kept: Energy of the readings, with each joule counted once.
         names: Names of the GPUs, as far as known.
         limit_w: Greatest power that the boards can draw, in watts; None if the proof is not a power.
         found_w: Power that the readings imply together, in watts.
@@ -42,8 +42,8 @@ class HostEnergy(Struct, kw_only=True):
     """The energy of one host, the evidence that decides it, and the evidence that is missing.
 
     Attributes:
-        total: Its energy.
-        components: Its components, as far as they were read.
+        total: Energy of the host.
+        components: Energy of each component of the host that a process read.
         double_counts: Readings that contain the same joules.
         contradictions: Each contradiction in the evidence, as a sentence with the processes.
         open_scopes: Components that several processes read with an unknown scope.

@@ -75,8 +75,8 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
 
     Args:
         processes: The processes of the host.
-        number: Number of its boards, as the user states it.
-        board: Name of its boards, as the user states it.
+        number: Number of boards of the host, as the user states it.
+        board: Name of the boards of the host, as the user states it.
     """
     stated = [found for process in processes if (found := host_boards(process.record)) is not None]
     if number is None and not stated:

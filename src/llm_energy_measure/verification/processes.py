@@ -25,8 +25,8 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
     """One process, with facts that several checks need.
 
     Attributes:
-        record: Its result.
-        energy: Its energy.
+        record: Result of the process.
+        energy: Energy of the process.
         host: Its host; None if the records do not separate hosts. See `processes_of`.
         gpus: The GPUs that it measured; see `gpus_of`.
         boards: The boards that it works on; see `own_boards`.
@@ -231,7 +231,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: The experiment's id.
-        records: Its readable results, at least one, by process index.
+        records: Readable results of the experiment, at least one, by process index.
         report: The expected and the found processes.
         manifest: The manifest; None if there is none.
         processes: The processes of the records; see `processes_of`.

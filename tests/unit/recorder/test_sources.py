@@ -93,7 +93,7 @@ def test_nvml_reads_visible_devices_up_to_a_missing_one(missing: str) -> None:
     variables = settings(CUDA_VISIBLE_DEVICES=f"1,{missing},0")
     assert [one.instance for one in Nvml(FakeNvml(boards())).open(variables)] == ["GPU-1a2b"]
     [note] = variables.notes
-    assert note.startswith(f"CUDA_VISIBLE_DEVICES is used only up to {missing}, which does not exist here (")
+    assert note.startswith(f"CUDA_VISIBLE_DEVICES names {missing}, which does not exist here (")
 
 
 def test_nvml_reads_a_mig_slice_on_its_board() -> None:

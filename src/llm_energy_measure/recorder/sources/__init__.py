@@ -237,7 +237,7 @@ def open_source(source: Source, settings: Settings) -> list[Sensor]:
         raise RecorderError(doing, found, "check the GPUs and their driver, or select other sources") from hang
     except Exception as bug:
         found = f"{type(bug).__name__}: {bug}"
-        raise RecorderError(doing, found, "correct that source") from bug
+        raise RecorderError(doing, found, "correct this source") from bug
 
 
 def close_source(source: Source) -> None:
@@ -256,7 +256,7 @@ class OpenSources(Struct, kw_only=True, eq=False):
 
     Attributes:
         sources: The sources to close.
-        sensors: Their sensors. All sensors of one component come from one source.
+        sensors: The sensors of the sources. All sensors of one component come from one source.
         errors: Why a source could not be opened, by source name.
         notes: Sentences that the record has to show next to the energy.
     """

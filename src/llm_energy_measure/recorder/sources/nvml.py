@@ -160,7 +160,9 @@ def _until_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]
         try:
             _handle(nvml, name)
         except nvml.NVMLError as error:
-            notes.append(f"CUDA_VISIBLE_DEVICES is used only up to {name}, which does not exist here ({error})")
+            notes.append(
+                f"CUDA_VISIBLE_DEVICES names {name}, which does not exist here ({error}); only GPUs before it are used"
+            )
             return visible[:index]
     return visible
 

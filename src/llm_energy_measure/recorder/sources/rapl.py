@@ -47,7 +47,7 @@ class Rapl:
         except PermissionError as error:
             found = f"only root can read {error.filename}; this is the default since Linux 5.10 (CVE-2020-8694)"
             command = f"chmod a+r {self.powercap}/*/energy_uj"
-            advice = f"as root, run '{command}'; it lasts until the next boot, and a udev rule makes it permanent"
+            advice = f"as root, run '{command}' after each boot, or write a udev rule that does the same"
             raise RecorderError(doing, found, advice) from error
         except (OSError, ValueError) as error:
             raise RecorderError(doing, str(error), "check the kernel module intel_rapl_msr") from error

@@ -142,8 +142,8 @@ def aggregate_all(
             processes import the main script, which needs `if __name__ == "__main__":`.
         executor: A `concurrent.futures.Executor` that runs the batches, such as that of Dask or MPI. All its workers
             must reach the results directory.
-        assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, an
-            older aggregate keeps its own; `Assumptions()` removes them.
+        assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, the
+            assumptions of the older aggregate are kept; `Assumptions()` removes them.
         shard: Aggregate only the experiments of this shard; by default all.
         allow_mixed: Accept results of different models or backends in one experiment.
 
@@ -286,7 +286,7 @@ def _aggregate_one(
     """Return an experiment's outcome and the values to store; None if the folder of a scan contains no result.
 
     Raises:
-        LLMEnergyMeasureError: It can't be aggregated.
+        LLMEnergyMeasureError: The experiment can't be aggregated.
     """
     folder = repository.folder_of(name)
     if not is_scan and folder != name:
@@ -371,7 +371,7 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
     """Return the bytes to store, by key; nothing if they are stored already.
 
     Raises:
-        LLMEnergyMeasureError: It can't be stored.
+        LLMEnergyMeasureError: The aggregate can't be stored.
     """
     older = state.aggregated
     is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id

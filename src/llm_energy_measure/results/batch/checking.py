@@ -226,7 +226,7 @@ def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) 
     key = layout.earlier_attempt_folder(folder, attempt)
     entries = repository.store.list(key)
     results = sum(process_index_of(entry.name) is not None and not entry.is_folder for entry in entries)
-    message = f"a later attempt replaced it; it contains {results} results"
+    message = f"a later attempt replaced this attempt, which has {results} results"
     yield _finding("raw.earlier_attempt", key, message, _NO_LONGER_NEEDED)
     names = {entry.name for entry in entries}
     for entry in entries:
@@ -349,7 +349,7 @@ def _check_ids(repository: FileSystemRepository, folder: str, uses: list[SensorU
         ids.add(recovery.manifest.experiment_id)
     if len(ids) > 1:
         message = f"the folder contains files of the experiments {' and '.join(map(repr, sorted(ids)))}"
-        advice = "keep the results of one and move the others to a folder with another name"
+        advice = "keep the results of one experiment, and move all other results to a folder with another name"
         yield _finding("raw.id_conflict", layout.raw_folder(folder), message, advice)
 
 
@@ -372,7 +372,7 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
         message = "; ".join(f"{word} after the aggregation: {', '.join(names)}" for word, names in words if names)
         advice = f"run 'llm-energy-measure aggregate {folder}'"
         if not repository.has_raw(folder):
-            advice = f"its raw files are missing: keep it, or run 'llm-energy-measure results delete {folder}'"
+            advice = f"keep the aggregate without raw files, or run 'llm-energy-measure results delete {folder}'"
         yield _finding("aggregate.stale", key, message, advice)
 
 
@@ -406,7 +406,7 @@ def _check_lock(repository: FileSystemRepository, key: str, entry: Entry) -> Sto
     name = (bytes_of(repository.store, key) or b"").decode(errors="replace")
     if writer_has_ended(name, entry.mtime_sec):
         return _finding("leftover.file", key, "its process ended and left the lock", _CLEAN)
-    advice = "leave it; if no process uses this directory any more, remove it"
+    advice = "leave the lock; if no process uses this directory any more, remove the lock"
     return _finding("leftover.in_use", key, "a process may hold this lock", advice)
 
 

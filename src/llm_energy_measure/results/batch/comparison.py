@@ -157,7 +157,7 @@ def check_integrity(stored: AggregatedSummary, recomputed: AggregatedResult | No
     claimed = stored.total_energy_j
     actual = "an unknown energy" if recomputed is None else joules(recomputed.total_energy_j)
     message = (
-        "another program changed values in the file, so that they differ from its digest; the file claims "
+        "another program changed values in the file: they differ from the digest in the file; the file claims "
         f"{joules(claimed)}, and {actual} follows from the raw files"
     )
     expected = None if recomputed is None else recomputed.total_energy_j

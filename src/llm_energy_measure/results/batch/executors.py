@@ -27,7 +27,7 @@ class Workers(NamedTuple):
     """Workers that are ready.
 
     Attributes:
-        executor: Runs functions on them.
+        executor: Runs functions on the workers.
         threads: Number of functions that can run at one time.
     """
 

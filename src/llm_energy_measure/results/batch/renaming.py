@@ -115,7 +115,7 @@ def _renamed_aggregate(data: bytes, key: str, prefix: str, digests: dict[tuple[s
     A stale aggregate remains stale, and an unsealed one remains unsealed.
 
     Raises:
-        ResultCorruptError: It is the aggregate of another experiment.
+        ResultCorruptError: The file is the aggregate of another experiment.
         ResultAlteredError: Another program changed a value: the digests of the copy would hide the change.
     """
     aggregated = codec.decode_aggregated(data, key)

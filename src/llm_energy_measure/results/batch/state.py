@@ -44,7 +44,7 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
 
     Attributes:
         status: See `Status`.
-        aggregated: Its aggregate, if there is a readable one whose values are not altered.
+        aggregated: Aggregate of the experiment, if it is readable and its values are not altered.
         changes: The differences between its raw files and the aggregate's sources; None unless it is stale.
         problem: Why its aggregate is unreadable or altered; None if it is neither.
     """

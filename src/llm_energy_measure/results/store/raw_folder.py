@@ -294,7 +294,7 @@ class RawFolder:
         else:
             digests = codec.digest(stored), codec.digest(data)
             found = f"a different result is stored (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
-            advice = "compare the two, or save with overwrite=True, which keeps the old one"
+            advice = "compare both results, or save with overwrite=True, which keeps the old result"
             refused = ResultExistsError(doing, found, advice)
             refused.digests = digests
         refused.path = self.store.path(key)

@@ -68,7 +68,7 @@ def change_tags(
 
     Args:
         store: The store of the results directory.
-        experiment_id: Its id or folder name.
+        experiment_id: Id or folder name of the experiment.
         tags: Value of each tag to set, by name; None removes the tag. A name has at most 64 letters, digits, `_`, `.`
             and `-`.
         note: New free text; the empty text removes the note.
