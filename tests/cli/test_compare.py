@@ -321,7 +321,7 @@ def test_wrong_usage_exits_with_2(two_commits: Path, arguments: list[str], messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--by", "tag.commit", "--base", "ccc"], "no run has the value 'ccc'; choose the base of: aaa, bbb"),
+        (["--by", "tag.commit", "--base", "ccc"], "no run has the value 'ccc'; choose the base from: aaa, bbb"),
         (["--by", "tag.x", "--base", "ccc"], "no run has the value 'ccc'"),
         (
             ["tag.commit = aaa", "tag.commit = ccc"],

@@ -61,7 +61,7 @@ def sides_of(observations: Sequence[Observation], name: str, base: str) -> tuple
             sides.setdefault(value, []).append(one)
     found = sorted(sides, key=text_order)
     if base not in sides:
-        advice = f"choose the base of: {', '.join(found[:10])}" if found else "choose another column for --by"
+        advice = f"choose the base from: {', '.join(found[:10])}" if found else "choose another column for --by"
         raise ConfigurationError(doing, f"no run has the value {base!r}", advice)
     if len(found) == 1:
         raise ConfigurationError(doing, f"all runs have the value {base!r}", "record runs with another value")

@@ -49,8 +49,9 @@ def query_dataset(
 ) -> pa.Table:
     """Return the result of a query of a dataset. Ctrl-C interrupts the query.
 
-    The tables are `experiments`, `processes` and `findings`, each with a column `month`. They are empty if the dataset
-    does not exist. Timestamps are in UTC. A query cannot write, and cannot read other files, the network or extensions.
+    The tables are `experiments`, `processes` and `findings`, each with a column `month`. The tables are empty if the
+    dataset does not exist. Timestamps are in UTC. A query cannot write, and cannot read other files, the network or
+    extensions.
     Columns of types that Arrow does not have are text.
 
     Args:

@@ -95,7 +95,7 @@ DDL = (
     + "".join(f", {name} REAL AS ({sql}) VIRTUAL" for name, sql in _SHOWN_COLUMNS.items())
     + f", {', '.join(config_index.COLUMNS)}) WITHOUT ROWID",
     f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
-    # Lists do not read these values. In another table, they are not between the rows that lists read.
+    # Lists do not read these values. A separate table keeps the rows that lists read close together in the file.
     "CREATE TABLE details (folder TEXT PRIMARY KEY, facts BLOB, exported BLOB, crc INTEGER)",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE scans (only INTEGER PRIMARY KEY, scanned REAL, {_MTIME_COLUMNS}, number INTEGER)",

@@ -27,8 +27,9 @@ _HEADERS = (
 def doctor(*, w_per_core: float | None, as_json: bool) -> int:
     """Show which energy sensors work on this machine.
 
-    For each source that does not work, the output says why and what to do. With -o URL, the command also checks that
-    results can be written to the bucket safely. The exit status is 1 if no source works, or if the bucket is not safe.
+    For each source that does not work, the output gives the reason and the advice. With -o URL, the command also checks
+    that results can be written to the bucket safely. The exit status is 1 if no source works, or if the bucket is not
+    safe.
     """
     # Rank 0 of 1 sees all sensors of the machine. Other ranks see only their share.
     settings = Settings(environ=os.environ, rank=ProcessRank(process_index=0, world_size=1), w_per_core=w_per_core)

@@ -12,7 +12,10 @@ Outcome = Literal["passed", "failed", "not_checked"]
 """The check passed, failed, or could not run because data is missing (`reason` names this data)."""
 
 Severity = Literal["error", "warning", "info"]
-"""A figure is wrong or contradicts another; a figure may be wrong, or evidence is missing; a fact worth knowing."""
+"""`error`: a figure is wrong or contradicts another figure.
+
+`warning`: a figure may be wrong, or evidence is missing. `info`: a fact that the reader may want to know.
+"""
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 """All severities, the most severe first."""
@@ -27,8 +30,8 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         severity: `error`, `warning` or `info`; `info` if the check passed. None in aggregates of earlier releases.
         reason: Why the check could not run. None for the other outcomes.
         message: One sentence with the numbers that were compared. Empty if there is no detail.
-        expected: The expected value, a number or a word. None if the check has none.
-        found: The value that was found, in the same unit. None if the check has none.
+        expected: The expected value, a number or a word. None if the check expects no value.
+        found: The value that was found, in the same unit. None if the check reports no value.
         effect_j: Energy that the plain sum counts too often, in joules, at least 0. If the outcome is `not_checked`,
             the energy that it may count too often. None if unknown.
         processes: Indices of the affected processes, from 0. Empty if the finding is about the experiment.

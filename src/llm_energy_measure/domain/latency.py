@@ -83,7 +83,7 @@ class LatencyMeasurements(Record, frozen=True, kw_only=True, forbid_unknown_fiel
 class LatencyStatistics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency statistics over all requests of all processes, in milliseconds, at least 0; None without samples.
 
-    `ttft_*` is the time to first token, `itl_*` the trimmed inter-token latency, and `itl_full_*` the full one.
+    `ttft_*` is the time to first token, `itl_*` the trimmed inter-token latency, and `itl_full_*` the full latency.
     Percentiles are computed from the pooled samples, because a mean of percentiles is not a percentile.
     """
 

@@ -66,7 +66,7 @@ class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Start, end and duration of a time span.
 
     New records have timestamps in UTC. Older files can have timestamps without a UTC offset, which load unchanged and
-    cannot be compared with timestamps that have one.
+    cannot be compared with timestamps with a UTC offset.
 
     Attributes:
         start: Wall clock at the start. None if unknown, as in some imported files.
@@ -182,8 +182,8 @@ class SensorReading(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             the sensor.
         uncertainty_j: Largest error of `energy_j` by steps of the power between two samples, in joules. UNSET for a
             counter.
-        window: Time span of the readings, if it is shorter than the energy window: another process read the sensor
-            before. UNSET if it is the energy window.
+        window: Time span of the readings, if another process read the sensor during the first part of the energy
+            window. UNSET if the readings cover the whole energy window.
     """
 
     source: str
@@ -234,7 +234,7 @@ class Phase(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Energy that one process measured, and the evidence for it. Numbers are at least 0; None means unknown.
 
-    In many existing files, 0.0 means unknown. It loads as 0.0, and verification reports it.
+    In many existing files, 0.0 means unknown. This 0.0 loads as 0.0, and verification reports the value.
 
     Attributes:
         total_energy_j: Energy of all components, in joules.
@@ -286,10 +286,10 @@ class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def idle_adjusted_energy_j(self) -> float | None:
-        """The total without the idle energy of its duration, in joules, at least 0. None if either is unknown.
+        """The total without the idle energy of its duration, in joules, at least 0.
 
-        The idle power is the mean of the powers before and after the run, as far as both are known. This figure is
-        derived; it never replaces the measured total.
+        The idle power is the mean of the known powers before and after the run. None if the total, the duration or both
+        idle powers are unknown. This energy is derived; it never replaces the measured total.
         """
         known = [power_w for power_w in (self.idle_power_w, self.idle_power_end_w) if power_w not in (None, UNSET)]
         if self.total_energy_j is None or self.duration_sec is None or not known:

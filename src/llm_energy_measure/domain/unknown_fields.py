@@ -70,7 +70,7 @@ def split_unknown(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[
         if shapes.get(key) == [msgspec.Raw]:
             continue  # such a field is read from the bytes of the file
         is_known = key in shapes and key != "unknown_fields"
-        # Most values are known and plain. They need no pointer, and building one is the most expensive step of a save.
+        # Most values are known and plain: they need no pointer. Building a pointer is the slowest step of a save.
         item_pointer = "" if is_known and not isinstance(item, dict | list) else pointer + pointer_to([key])
         if is_known:
             known[key], more = split_unknown(item, shapes[key], item_pointer)

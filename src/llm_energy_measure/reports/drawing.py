@@ -180,7 +180,7 @@ def _paint_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
 
 
 def _scales(plot: Plot, panel: Panel) -> tuple[Scale, Scale]:
-    """Return the scales of both axes. Panels that have the second axis of the figure use one prefix."""
+    """Return the scales of both axes. Panels without their own second axis use one unit prefix."""
     marks = plot.marks() if panel.y is None else [mark for series in panel.series for mark in series.marks]
     values = [value for mark in marks for value in (mark.y, mark.y_high) if value is not None and math.isfinite(value)]
     return Scale(plot.x, [mark.x for mark in marks if math.isfinite(mark.x)]), Scale(panel.y or plot.y, values)

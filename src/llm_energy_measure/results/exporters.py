@@ -67,7 +67,7 @@ def export_to_csv(
 
     Raises:
         ExportError: The file can't be written.
-        ConfigurationError: The results are of both kinds.
+        ConfigurationError: Some results are raw, and some are aggregated.
     """
     table = table_of(results, include_process_breakdown=include_process_breakdown)
     return write_export(_target(path, output_path), to_csv(table))
@@ -219,7 +219,7 @@ def table_of(
         kind: The type that decides the columns if there are no results.
 
     Raises:
-        ConfigurationError: The results are of both kinds.
+        ConfigurationError: Some results are raw, and some are aggregated.
     """
     results = _listed(results)
     kinds = {type(result) for result in results} or {kind}

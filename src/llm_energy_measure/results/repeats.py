@@ -30,7 +30,7 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
         experiment_ids: The repeats in the statistics, sorted.
         energy_j: Energy, in joules: attributed, or the total of the strategy.
         tokens_per_second: Mean throughput of a process, in tokens per second.
-        tokens_per_joule: Tokens divided by this energy, in tokens per joule.
+        tokens_per_joule: Tokens divided by `energy_j`, in tokens per joule.
         latency_per_token_ms: Mean latency per token of the processes, in milliseconds.
         corrected: The repeats whose plain sum counts some energy more than once, and whose attributed energy is used.
         warnings: Reasons for caution, one sentence each.

@@ -21,7 +21,7 @@ NTP keeps the clocks of hosts equal to milliseconds. Clock errors that matter ar
 """
 
 DURATION_TOLERANCE = 0.05
-"""Greatest relative difference between a duration and end - start. `CLOCK_TOLERANCE_SEC` is always allowed."""
+"""Greatest relative difference between a duration and end - start; `CLOCK_TOLERANCE_SEC` is allowed in any case."""
 
 OFFSET_AGREEMENT = 0.1
 """Greatest difference between the shift of the start and the shift of the end, as a fraction of the shift."""

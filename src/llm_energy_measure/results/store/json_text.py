@@ -49,7 +49,7 @@ def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
         raise ValueError(f"it is not valid JSON ({_complaint(body) or error})") from error
     if not has_unique_keys(body, encoded) and (complaint := _complaint(body)):
         raise ValueError(f"it is not valid JSON ({complaint})")
-    if is_too_deep(encoded, levels):  # as deep as the text, and shorter
+    if is_too_deep(encoded, levels):  # `encoded` has the depth of the text, and is shorter
         raise ValueError(too_deep)
     return value
 
