@@ -25,7 +25,7 @@ Outcome = Literal[
 OUTCOMES: dict[Outcome, tuple[int, str]] = {
     "signed": (0, "whole, and signed by a known key"),
     "expected": (0, "whole, and the digest is that of --expect"),
-    "signer-unknown": (10, "whole; the signature is valid, but its key is not known"),
+    "signer-unknown": (10, "whole; the signature is valid, but the signing key is unknown"),
     "unsigned": (11, "whole; no key has signed the bundle"),
     "changed": (12, "a file or the digest differs, or no manifest lists a file"),
     "incomplete": (13, "a file is missing"),
