@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -11,17 +12,19 @@ import obstore
 import obstore.store
 import pytest
 
+from llm_energy_measure.catalogue.dataset import rows_of
 from llm_energy_measure.catalogue.index import Catalogue
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain.experiment import Manifest
-from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError
+from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store import bucket_moves, codec, layout
 from llm_energy_measure.results.store.tags import change_tags
 from llm_energy_measure.storage.base import Entries
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.objects import ObjectStore
+from llm_energy_measure.storage.parallel import ahead, at_once
 from tests.support import factories
 
 
@@ -170,7 +173,7 @@ def test_first_list_reads_each_pending_result_once() -> None:
     assert len(rows(repository)) == 5
     gets = [f"raw/exp_{number}/{name}" for number in range(5) for name in ("manifest.json", "process_0.json")]
     assert sorted(key for call, key in store.sent if call == "get") == gets
-    assert len(store.sent) == len(gets) + 5 + 6, "one listing per experiment, and six of the whole bucket"
+    assert len(store.sent) == len(gets) + 5 + 4, "one listing per experiment, and four of the whole bucket"
 
 
 def test_second_list_sends_three_listings() -> None:
@@ -181,6 +184,15 @@ def test_second_list_sends_three_listings() -> None:
         store.sent.clear()
         catalogue.refresh()
     assert sorted(store.sent) == [("list", "aggregated"), ("list", "tags"), ("walk", "raw")]
+
+
+def test_rows_of_a_dataset_need_one_walk_of_the_bucket() -> None:
+    store = CountingStore()
+    fill(FileSystemRepository(store=store))
+    store.sent.clear()
+    [rows] = rows_of(FileSystemRepository(store=store), [f"exp_{number}" for number in (0, 1)], {})
+    assert [row["status"] for row in rows["experiments"]] == ["current", "stale"]
+    assert store.sent.count(("walk", "raw")) == 1
 
 
 def test_list_hides_an_experiment_whose_deletion_begins_meanwhile() -> None:
@@ -208,3 +220,33 @@ def test_older_proofs_are_found_by_the_folder_name() -> None:
     with Folder(store, "aggregated") as folder:
         assert folder.names_with(".a~follows-") == names[:2]
         assert folder.names_with("b") == []
+
+
+def test_at_once_raises_the_first_error_after_all_calls() -> None:
+    ended: list[int] = []
+
+    def call(number: int) -> int:
+        time.sleep(0.02 * number)
+        ended.append(number)
+        if number in (1, 2):
+            raise StorageError(f"call {number}", "it fails", "try again")
+        return number
+
+    store = CountingStore()
+    assert at_once(store, lambda: call(3), lambda: call(0)) == [3, 0]
+    with pytest.raises(StorageError, match="call 2"):
+        at_once(store, lambda: call(2), lambda: call(1), lambda: call(3))
+    assert sorted(ended) == [0, 1, 2, 3, 3]
+
+
+def test_ahead_yields_in_order_and_computes_only_the_next_results() -> None:
+    store, computed = CountingStore(), list[int]()
+
+    def square(number: int) -> int:
+        computed.append(number)
+        return number**2
+
+    results = ahead(store, square, range(1_000))
+    assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 4)]
+    results.close()
+    assert len(computed) <= 3 + 2 * store.parallel_requests

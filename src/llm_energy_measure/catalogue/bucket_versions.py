@@ -18,34 +18,40 @@ from llm_energy_measure.storage.parallel import at_once
 
 
 class BucketListing(NamedTuple):
-    """The fingerprints of all experiments in a bucket, by folder name, from listings that were made at one time.
+    """All objects in a bucket, from listings that were made at one time, and the fingerprints of the experiments.
 
     Attributes:
-        raw: Of the raw folders; 0 if an ETag is unknown. Folders of markers and archives are included.
-        aggregated: Of the aggregates.
-        tags: Of the tags.
+        folders: The objects in each folder of `raw/`; folders of markers and archives are included.
+        aggregates: The objects in `aggregated/`, by name.
+        raw: Fingerprint of each folder in `folders`; 0 if an ETag is unknown.
+        aggregated: Fingerprints of the aggregates, by folder name.
+        tags: Fingerprints of the tags, by folder name.
     """
 
+    folders: dict[str, list[Entry]]
+    aggregates: dict[str, Entry]
     raw: dict[str, float]
     aggregated: dict[str, float]
     tags: dict[str, float]
 
 
 def list_bucket(store: Store) -> BucketListing:
-    """Return the fingerprints of all experiments."""
-    raw, aggregated, tags = at_once(
+    """List a bucket."""
+    walked, aggregates, tags = at_once(
         store, partial(store.walk, RAW_DIR), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
     )
-    return BucketListing(_raw_fingerprints(raw), _fingerprints(aggregated), _fingerprints(tags))
-
-
-def _raw_fingerprints(entries: Entries) -> dict[str, float]:
     folders: dict[str, list[Entry]] = {}
-    for entry in entries:
+    for entry in walked:
         folder, slash, name = entry.name.partition("/")
         if slash:
             folders.setdefault(folder, []).append(entry._replace(name=name))
-    return {folder: fingerprint(entries) for folder, entries in folders.items()}
+    return BucketListing(
+        folders=folders,
+        aggregates={entry.name: entry for entry in aggregates},
+        raw={folder: fingerprint(entries) for folder, entries in folders.items()},
+        aggregated=_fingerprints(aggregates),
+        tags=_fingerprints(tags),
+    )
 
 
 def _fingerprints(entries: Entries) -> dict[str, float]:

@@ -446,32 +446,33 @@ def rows_of(
     An experiment with an altered aggregate has a row without figures.
     """
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
-    for folder in folders:
-        result: AggregatedResult | None = None
-        try:
-            result = repository.load_aggregated(folder)
-            is_altered = False
-        except LLMEnergyMeasureError as error:
-            if on_unreadable is None:
-                raise
-            on_unreadable(str(error))
-            is_altered = isinstance(error, ResultAlteredError)
-        if result is None and not is_altered:
-            continue  # unreadable, or deleted in between
-        with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
+    # One pair of folders for all experiments: in a bucket, each pair lists all objects.
+    with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
+        for folder in folders:
+            result: AggregatedResult | None = None
+            try:
+                result = repository.load_aggregated(folder)
+                is_altered = False
+            except LLMEnergyMeasureError as error:
+                if on_unreadable is None:
+                    raise
+                on_unreadable(str(error))
+                is_altered = isinstance(error, ResultAlteredError)
+            if result is None and not is_altered:
+                continue  # unreadable, or deleted in between
             row = scan_experiment(repository, folder, up_to_date=up_to_date_aggregate(raw, aggregated, folder)).summary
-        figures = {"experiment_id": row.experiment_id} if result is None else _row(AGGREGATED_COLUMNS, result)
-        rows["experiments"].append(figures | {
-            "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
-            "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),
-            "note": row.note,
-        } | ({} if result is None else _config_row(result.effective_config, types)))  # fmt: skip
-        if result is not None:
-            rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
-            rows["findings"] += _finding_rows(result)
-        if len(rows["processes"]) >= _ROWS_PER_BATCH or len(rows["experiments"]) >= _ROWS_PER_BATCH:
-            yield rows
-            rows = {table: [] for table in TABLES}
+            figures = {"experiment_id": row.experiment_id} if result is None else _row(AGGREGATED_COLUMNS, result)
+            rows["experiments"].append(figures | {
+                "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
+                "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),
+                "note": row.note,
+            } | ({} if result is None else _config_row(result.effective_config, types)))  # fmt: skip
+            if result is not None:
+                rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
+                rows["findings"] += _finding_rows(result)
+            if len(rows["processes"]) >= _ROWS_PER_BATCH or len(rows["experiments"]) >= _ROWS_PER_BATCH:
+                yield rows
+                rows = {table: [] for table in TABLES}
     yield rows
 
 

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from llm_energy_measure.catalogue import bucket_versions, config_index
+from llm_energy_measure.catalogue.bucket_versions import BucketListing
 from llm_energy_measure.catalogue.config_index import part_of
 from llm_energy_measure.catalogue.database import (
     BUSY_SEC,
@@ -48,6 +49,7 @@ from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import bucket_moves, layout
+from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.parallel import ahead
 
@@ -139,7 +141,9 @@ class Catalogue(CatalogueReader):
         ):
             self.as_of = last[0]
             return
-        mtimes = self._mtimes()
+        store = self.repository.store
+        listing = None if store.supports_mtime else bucket_versions.list_bucket(store)
+        mtimes = self._mtimes() if listing is None else self._fingerprints(listing)
         rows = self._database.execute("SELECT folder, raw, aggregated, tags, scanned FROM rows")
         known = {row[0]: row[1:] for row in rows}
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
@@ -150,7 +154,7 @@ class Catalogue(CatalogueReader):
             changed = [folder for folder in changed if folder not in hidden]
         if len(changed) > self.scan_limit:
             on_progress(f"reading {len(changed):,} experiments into the catalogue; the next command reads only changes")
-        for scans in self._scans({folder: mtimes[folder] for folder in changed}, rehash=rehash):
+        for scans in self._scans({folder: mtimes[folder] for folder in changed}, rehash=rehash, listing=listing):
             self._store(scans, now)
         deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
         trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
@@ -249,10 +253,8 @@ class Catalogue(CatalogueReader):
         return tuple(mtimes)
 
     def _mtimes(self) -> dict[str, Mtimes]:
-        """Return the mtimes of all experiments, by folder name; in a bucket, their fingerprints."""
+        """Return the mtimes of all experiments, by folder name."""
         store = self.repository.store
-        if not store.supports_mtime:
-            return self._fingerprints()
         entries = store.list(RAW_DIR)
         raw = {
             entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
@@ -269,10 +271,10 @@ class Catalogue(CatalogueReader):
         folders = sorted(folder for folder in raw.keys() | aggregated.keys() if folder is not None)
         return {folder: Mtimes(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
 
-    def _fingerprints(self) -> dict[str, Mtimes]:
+    def _fingerprints(self, listing: BucketListing) -> dict[str, Mtimes]:
         """Return the fingerprints of all experiments in a store without mtimes, by folder name."""
         store = self.repository.store
-        raw, aggregated, tags = bucket_versions.list_bucket(store)
+        raw, aggregated, tags = listing.raw, listing.aggregated, listing.tags
         if store.supports_folder_move:
             hidden = {name for folder in raw if (name := layout.deleted_folder_of(folder)) is not None} - raw.keys()
         else:
@@ -294,17 +296,24 @@ class Catalogue(CatalogueReader):
             return False
         return all(mtime is None or 0 < mtime < row[3] - self._skew_sec for mtime in found)
 
-    def _scans(self, mtimes: dict[str, Mtimes], *, rehash: bool) -> Iterator[list[tuple[str, Mtimes, ExperimentScan]]]:
+    def _scans(
+        self, mtimes: dict[str, Mtimes], *, rehash: bool, listing: BucketListing | None = None
+    ) -> Iterator[list[tuple[str, Mtimes, ExperimentScan]]]:
         """Read experiments, and yield them in batches for `_store`."""
         if not mtimes:
             return
         store = self.repository.store
-        # One pair of folders for all batches: in a bucket, each pair lists all objects once.
+        # One pair of folders for all batches: in a bucket, each pair uses one listing of all objects.
         with (
             Folder(store, RAW_DIR) as raw,
             Folder(store, AGGREGATED_DIR) as aggregated,
             closing(ahead(store, partial(self._scan, raw, aggregated, rehash=rehash), mtimes.items())) as scans,
         ):
+            if listing is not None:
+                raw.use_listing(
+                    {name: Entry(name, is_folder=True, size_bytes=0) for name in listing.raw}, listing.folders
+                )
+                aggregated.use_listing(listing.aggregates)
             while batch := list(islice(scans, _ROWS_PER_COMMIT)):
                 yield [(folder, found, scan) for (folder, found), scan in batch]
 

@@ -89,6 +89,12 @@ class Folder(FolderHandle):
                 self._entries = {entry.name: entry for entry in self.store.list(self.prefix)}
             return self._entries
 
+    def use_listing(self, entries: dict[str, Entry], below: dict[str, list[Entry]] | None = None) -> None:
+        """Use a listing that the caller has made for `entries`, and `below` for `listing`, instead of a new one."""
+        self._entries = entries
+        if self._parallel is not None and below is not None:
+            self._parallel.use_walked(below)
+
     def names_with(self, prefix: str) -> list[str]:
         """Return the names in `entries` that start with a prefix, sorted."""
         if self._names is None:

@@ -134,6 +134,10 @@ class ParallelReader:
                 return fetched.result()
         return self._store.list(f"{self._prefix}/{name}"), {}
 
+    def use_walked(self, below: dict[str, list[Entry]]) -> None:
+        """Use the entries of all subfolders that the caller has listed."""
+        self._walked = below
+
     def walked(self, name: str) -> list[Entry]:
         """Return the entries of a subfolder at the time of the first call, which lists the whole prefix at once."""
         with self._lock:
