@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llm_energy_measure.exceptions import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Entries, Entry, Store
@@ -91,7 +91,7 @@ class FaultyStore:
     def list(self, prefix: str) -> list[Entry]:
         return self._read("list", lambda: self.store.list(prefix))
 
-    def walk(self, prefix: str) -> Entries:
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
         return self._read("walk", lambda: self.store.walk(prefix))
 
     def create(self, key: str, data: bytes) -> bool:

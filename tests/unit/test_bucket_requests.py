@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError, 
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store import bucket_moves, codec, layout
 from llm_energy_measure.results.store.tags import change_tags
+from llm_energy_measure.storage import requests as requests_module
 from llm_energy_measure.storage.base import Entries
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.objects import ObjectStore
@@ -47,9 +49,9 @@ class CountingStore(ObjectStore):
         self.sent.append(("list", prefix))
         return super().list(prefix)
 
-    def walk(self, prefix: str) -> Entries:
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
         self.sent.append(("walk", prefix))
-        return super().walk(prefix)
+        return super().walk(prefix, folders)
 
 
 def test_first_save_sends_nine_requests() -> None:
@@ -206,8 +208,8 @@ def test_list_hides_an_experiment_whose_deletion_begins_meanwhile() -> None:
 class DeletingStore(CountingStore):
     """A bucket in which another process begins to delete an experiment while it is listed."""
 
-    def walk(self, prefix: str) -> Entries:
-        entries = super().walk(prefix)
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
+        entries = super().walk(prefix, folders)
         bucket_moves.hide_deleted(self, "exp_1", "exp_1")
         return entries
 
@@ -250,3 +252,47 @@ def test_ahead_yields_in_order_and_computes_only_the_next_results() -> None:
     assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 4)]
     results.close()
     assert len(computed) <= 3 + 2 * store.parallel_requests
+
+
+FOLDERS = [*(f"exp_{number}" for number in range(20)), "exp_1-b", "exp", "é"]
+
+
+def filled_client() -> obstore.store.MemoryStore:
+    client = obstore.store.MemoryStore()
+    for folder in FOLDERS:
+        for process in (0, 1):
+            obstore.put(client, f"raw/{folder}/process_{process}.json", folder.encode())
+    return client
+
+
+def test_parts_of_a_listing_are_the_whole_listing() -> None:
+    requests = Requests(filled_client(), "s3://bucket")
+    whole = requests.all_below("raw")
+    assert len(whole) == 2 * len(FOLDERS)
+    for folders in (["exp_1"], ["exp_1", "exp_15", "exp_3"], ["a", "b", "z"], sorted(FOLDERS)):
+        bounds = sorted(f"raw/{folder}~" for folder in folders)
+        assert requests.all_below("raw", bounds) == whole
+        assert requests.is_divided
+
+
+def test_listing_whose_parts_do_not_meet_is_made_as_a_whole() -> None:
+    requests = Requests(filled_client(), "s3://bucket", skips="raw/exp_15/process_0.json")
+    assert requests.all_below("raw", ["raw/exp_14~"]) == requests.all_below("raw")
+    assert not requests.is_divided
+
+
+class Requests(requests_module.Requests):
+    """Requests that record whether the last listing had parts; a listing from an offset lacks one key (`skips`)."""
+
+    def __init__(self, client: obstore.store.MemoryStore, url: str, *, skips: str = "") -> None:
+        super().__init__(client, url)
+        self.skips, self.is_divided = skips, False
+
+    def _all_parts(self, prefix: str, bounds: Sequence[str]) -> list[obstore.ObjectMeta] | None:
+        found = super()._all_parts(prefix, bounds)
+        self.is_divided = found is not None
+        return found
+
+    def _part(self, prefix: str, start: str | None, end: str | None) -> tuple[list[obstore.ObjectMeta], str | None]:
+        found, after = super()._part(prefix, start, end)
+        return [meta for meta in found if start is None or meta["path"] != self.skips], after

@@ -7,7 +7,7 @@ if it were an old mtime: a row is up to date if the numbers are equal.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -35,10 +35,10 @@ class BucketListing(NamedTuple):
     tags: dict[str, float]
 
 
-def list_bucket(store: Store) -> BucketListing:
-    """List a bucket."""
+def list_bucket(store: Store, known: Sequence[str]) -> BucketListing:
+    """List a bucket; `known` has the folder names of an earlier listing, sorted."""
     walked, aggregates, tags = at_once(
-        store, partial(store.walk, RAW_DIR), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
+        store, partial(store.walk, RAW_DIR, known), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
     )
     folders: dict[str, list[Entry]] = {}
     for entry in walked:

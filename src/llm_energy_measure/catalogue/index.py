@@ -142,10 +142,10 @@ class Catalogue(CatalogueReader):
             self.as_of = last[0]
             return
         store = self.repository.store
-        listing = None if store.supports_mtime else bucket_versions.list_bucket(store)
-        mtimes = self._mtimes() if listing is None else self._fingerprints(listing)
         rows = self._database.execute("SELECT folder, raw, aggregated, tags, scanned FROM rows")
         known = {row[0]: row[1:] for row in rows}
+        listing = None if store.supports_mtime else bucket_versions.list_bucket(store, sorted(known))
+        mtimes = self._mtimes() if listing is None else self._fingerprints(listing)
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]

@@ -13,7 +13,7 @@ Guarantees of all methods:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -181,8 +181,14 @@ class Store(Protocol):
     def list(self, prefix: str) -> Entries:
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
 
-    def walk(self, prefix: str) -> Entries:
-        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
+        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix.
+
+        Args:
+            prefix: The prefix.
+            folders: Names of folders under the prefix that the caller knows, sorted. A store may list parts between
+                them at the same time. The result is the same.
+        """
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists.

@@ -231,7 +231,7 @@ class LocalStore:
                         found.append(Entry(entry.name, is_folder, size, status.st_mtime))
         return sorted(found)
 
-    def walk(self, prefix: str) -> Entries:
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
         """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         return walk_folders(self, prefix)
 

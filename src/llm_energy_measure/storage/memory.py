@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 
@@ -100,7 +100,7 @@ class MemoryStore:
                 entries[name] = Entry(name, bool(rest), 0 if rest else len(self._values[key]))
         return sorted(entries.values())
 
-    def walk(self, prefix: str) -> Entries:
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
         """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         return walk_folders(self, prefix)
 

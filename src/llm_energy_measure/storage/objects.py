@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 PARALLEL_REQUESTS = 16
 """Requests that one process keeps in flight where it can."""
+
+# Number of known folders in one part of a walk; the parts are listed at the same time. Each part but the last receives
+# up to 1,000 objects too many. On SeaweedFS, 10,000 folders take 1.0 s in four parts and 1.6 s in one (medians of 8).
+_FOLDERS_PER_PART = 2_500
+
+# Other services send the whole listing to a client that asks for the keys after an offset.
+_LISTS_FROM_OFFSET = ("s3:", "s3a:", "gs:")
 
 # An exchange starts again this often if other writers replace the same object at the same time.
 _MAX_EXCHANGES = 200
@@ -126,10 +133,13 @@ class ObjectStore:
         split_key(prefix)
         return self._requests.entries(prefix)
 
-    def walk(self, prefix: str) -> Entries:
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
         """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         split_key(prefix)
-        return self._requests.all_below(prefix)
+        step = max(_FOLDERS_PER_PART, -(-len(folders) // PARALLEL_REQUESTS))
+        inner = folders[step::step] if self.url.startswith(_LISTS_FROM_OFFSET) else ()
+        # The mark is no character of a folder name. SeaweedFS omits all objects in a folder whose name is the offset.
+        return self._requests.all_below(prefix, sorted(f"{prefix}/{name}{HIDDEN_MARK}" for name in inner))
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         """Raise `StorageError`: a bucket can't rename several objects atomically."""

@@ -11,7 +11,9 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
@@ -198,15 +200,44 @@ class Requests:
         entries += [_entry(prefix, meta) for meta in found["objects"] if meta["path"].startswith(f"{prefix}/")]
         return sorted(entries)
 
-    def all_below(self, prefix: str) -> list[Entry]:
-        """Return all objects under a prefix, at any depth; each name is the part of its key after the prefix."""
+    def all_below(self, prefix: str, bounds: Sequence[str] = ()) -> list[Entry]:
+        """Return all objects under a prefix, at any depth; each name is the part of its key after the prefix.
+
+        Args:
+            prefix: The prefix.
+            bounds: Keys, sorted, that divide the listing into parts. The parts are requested at the same time.
+        """
+        found = self._all_parts(prefix, bounds) if bounds else None
+        if found is None:
+            found = self._part(prefix, None, None)[0]
+        return sorted(_entry(prefix, meta) for meta in found if meta["path"].startswith(f"{prefix}/"))
+
+    def _all_parts(self, prefix: str, bounds: Sequence[str]) -> list[ObjectMeta] | None:
+        """Return the joined parts of a listing; None if two parts don't meet at one key.
+
+        They meet if each part ends at the first key of the next one. They do not meet if the server does not list from
+        an offset, if it has another order of keys, or if another process stores or deletes an object at this place.
+        """
+        with ThreadPoolExecutor(len(bounds) + 1) as pool:
+            parts = list(pool.map(partial(self._part, prefix), [None, *bounds], [*bounds, None]))
+        starts = [found[0]["path"] if found else after for found, after in parts]
+        ends = [after for _, after in parts]
+        return [meta for found, _ in parts for meta in found] if ends[:-1] == starts[1:] else None
+
+    def _part(self, prefix: str, start: str | None, end: str | None) -> tuple[list[ObjectMeta], str | None]:
+        """Return the objects after the key `start`, up to the first key after `end`, and this key."""
         import obstore
 
-        def send() -> list[ObjectMeta]:
-            return [meta for chunk in obstore.list(self._client, prefix) for meta in chunk]
+        def send() -> tuple[list[ObjectMeta], str | None]:
+            found: list[ObjectMeta] = []
+            for chunk in obstore.list(self._client, prefix, offset=start):
+                for meta in chunk:
+                    if end is not None and meta["path"] > end:
+                        return found, meta["path"]
+                    found.append(meta)
+            return found, None
 
-        found = self._sent(f"cannot list {self._url}/{prefix}", send) or []
-        return sorted(_entry(prefix, meta) for meta in found if meta["path"].startswith(f"{prefix}/"))
+        return self._sent(f"cannot list {self._url}/{prefix}", send) or ([], None)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects. Absent keys are accepted."""
