@@ -161,7 +161,7 @@ def test_export_leaves_the_altered_experiment_out(altered: Path, form: str) -> N
     assert done.status == 1
     assert NAME not in done.out
     assert "llama_c0" in done.out
-    assert f"aggregated result {NAME}.json: it is altered: its values differ from the digest in it" in done.err
+    assert f"aggregated result {NAME}.json: it is altered: another program changed its values" in done.err
 
 
 def test_export_of_the_altered_experiment_alone_writes_nothing(halved: Path, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_altered_aggregate_without_raw_files_stays_altered(halved: Path) -> None
 def test_loading_an_altered_aggregate_raises(altered: Path) -> None:
     repository = FileSystemRepository(altered)
     for load in (repository.load_aggregated, repository.load_summary):
-        with pytest.raises(ResultAlteredError, match=f"{NAME}.json: it is altered: its values differ from the digest"):
+        with pytest.raises(ResultAlteredError, match=f"{NAME}.json: it is altered: another program changed its values"):
             load(NAME)
 
 

@@ -214,7 +214,7 @@ def test_altered_experiment_has_a_row_without_figures(repository: FileSystemRepo
     path.write_bytes(path.read_bytes().replace(b"4193.0", b"2096.5", 1))
     report = write_dataset(repository, tmp_path / "dataset")
     [problem] = report.problems
-    assert "a.json: it is altered: its values differ from the digest in it" in problem
+    assert "a.json: it is altered: another program changed its values" in problem
     [row] = [row for row in read(tmp_path / "dataset", "experiments").to_pylist() if row["experiment_id"] == "a"]
     assert (row["status"], row["verdict"], row["total_energy_j"]) == ("altered", "altered", None)
     assert row["tags"] == [("paper", "fig3")]

@@ -96,7 +96,7 @@ class FileSystemRepository:
         self.store: Store = open_store(self.base_path) if store is None else store
 
     def missing_reason(self) -> str | None:
-        """Return why there is no results directory; None if there is one, and for a bucket."""
+        """Return why the results directory does not exist. None if it exists, or if the store is a bucket."""
         if not self.store.supports_paths or self.base_path.is_dir():
             return None
         return "it is not a directory" if self.base_path.exists() else "the directory does not exist"
@@ -356,7 +356,7 @@ class FileSystemRepository:
             advice = "rename the file to the file name of that experiment"
             raise ResultCorruptError(f"cannot load aggregated result {folder}.json", found, advice)
         if result.integrity == "altered":
-            found = "it is altered: its values differ from the digest in it, so another program changed them"
+            found = "it is altered: another program changed its values, which differ from the digest in the file"
             advice = (
                 f"run 'llm-energy-measure results verify {folder}' to see the differences, and "
                 f"'llm-energy-measure aggregate {folder}' to recompute it"
