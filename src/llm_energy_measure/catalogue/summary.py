@@ -18,7 +18,6 @@ from llm_energy_measure.catalogue.facts import (
 )
 from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
-from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.columns import model_name, process_values
 from llm_energy_measure.results.repository import FileSystemRepository
@@ -170,6 +169,14 @@ def up_to_date_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes 
     return aggregated.get(f"{folder}.json")
 
 
+def _recovered(repository: FileSystemRepository, folder: str, opened: tuple[Folder, Folder] | None) -> RawRecovery:
+    if opened is None:
+        return repository.recover_raw(folder)
+    from llm_energy_measure.results.batch.recovery import recover_from  # directories do not need this import
+
+    return recover_from(repository, opened[0], folder)
+
+
 def _scan(
     repository: FileSystemRepository, folder: str, up_to_date: bytes | None, opened: tuple[Folder, Folder] | None
 ) -> ExperimentScan:
@@ -188,7 +195,7 @@ def _scan(
         unreadable = report.unreadable if report is not None else []
         recovery = None
     else:
-        recovery = repository.recover_raw(folder) if opened is None else recover_from(repository, opened[0], folder)
+        recovery = _recovered(repository, folder, opened)
         unreadable = recovery.unreadable
         problems += recovery.unpublished_texts(folder)
         report = _report(recovery, aggregated)
