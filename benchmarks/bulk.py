@@ -18,7 +18,8 @@ disk        the same, with the page cache emptied before each run (needs root)
 steps       processor time of the steps of aggregation that are in memory
 rivals      other programs that read the same files into memory; the output names rivals that are not installed
 unchanged   `aggregate --all` if nothing, or one experiment, changed
-list        `results list` as a whole process, against the same with 100 experiments
+list        `results list` as a whole process, against the same with 100 experiments; the first list after
+            `aggregate --all`, and the first that creates the catalogue
 memory      peak memory and cost per experiment, against those of 1,000 experiments
 """
 
@@ -356,12 +357,26 @@ def part_unchanged(folder: Path, experiments: int, runs: int) -> None:
     print(f"one changed 10 % more ({one / nothing - 1:+.0%})")
 
 
+def delete_catalogue(folder: Path) -> None:
+    """Delete the files of the catalogue, if it exists."""
+    from llm_energy_measure.catalogue.paths import catalogue_path
+
+    catalogue = catalogue_path(folder)
+    for path in [] if catalogue is None else list(catalogue.parent.glob(f"{catalogue.name}*")):
+        path.unlink()
+
+
 def part_list(folder: Path, experiments: int, runs: int) -> None:
-    """Measure lists as whole processes, against the same lists of 100 experiments."""
-    measure("ours", folder, 1)
+    """Measure lists as whole processes, against the same lists of 100 experiments.
+
+    The first list follows `aggregate --all` at once. From 2,000 new aggregates on, that command writes the rows of the
+    catalogue.
+    """
     small = Path(tempfile.mkdtemp(dir=folder))
     make_raw(small, SIZES["100"])
-    measure("ours", small, 1)
+    command_sec("-o", small, "aggregate", "--all")
+    shutil.rmtree(archive_aggregates(folder, 0), ignore_errors=True)
+    delete_catalogue(folder)
     lists = {
         "list --limit 20": ["results", "list", "--limit", 20],
         "filtered and sorted": [
@@ -370,8 +385,11 @@ def part_list(folder: Path, experiments: int, runs: int) -> None:
         ],
         "--by model,precision": ["results", "list", "--by", "model,precision"],
     }
+    aggregation = command_sec("-o", folder, "aggregate", "--all")
+    first = command_sec("-o", folder, *lists["list --limit 20"])
+    delete_catalogue(folder)
     time.sleep(3)  # the catalogue does not trust mtimes of the last two seconds
-    first = command_sec("-o", folder, *lists["list --limit 20"], "--refresh")
+    creation = command_sec("-o", folder, *lists["list --limit 20"], "--refresh")
     command_sec("-o", small, *lists["list --limit 20"])
     refresh: list[float] = []
     times: dict[str, list[float]] = {}
@@ -381,7 +399,10 @@ def part_list(folder: Path, experiments: int, runs: int) -> None:
             times.setdefault(f"at 100: {title}", []).append(command_sec("-o", small, *arguments))
             times.setdefault(title, []).append(command_sec("-o", folder, *arguments))
     shutil.rmtree(small)
-    print(f"\nresults list at {experiments}, whole processes (the first, which creates the catalogue: {first:.1f} s)")
+    print(f"\nresults list at {experiments}, whole processes")
+    show("once: aggregate --all without aggregates and catalogue", [aggregation], None, experiments)
+    show("once: first list --limit 20 after aggregate --all", [first])
+    show("once: first list --limit 20 --refresh without a catalogue", [creation])
     for title in lists:
         base = show(f"at 100: {title}", times[f"at 100: {title}"])
         show(f"at {experiments}: {title}", times[title], base)
