@@ -13,6 +13,8 @@ A *floor* is the least work that any program needs for the same task. Parts:
 
 files       processor time with one process on files of the field's tool and on the same records saved by this package,
             against a plain loop, a rival that works as the field's tool does, and bare calls that check nothing
+jobs        wall time with jobs="auto" against jobs=1, on files of the field's tool; the sizes are 100, 500 and 1,500
+            experiments, for any SIZE
 aggregate   against the floor: read the same files and write as many bytes, with bare system calls
 disk        the same, with the page cache emptied before each run (needs root)
 steps       processor time of the steps of aggregation that are in memory
@@ -55,7 +57,8 @@ from _rivals import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("files", "aggregate", "disk", "steps", "rivals", "unchanged", "list", "memory")
+PARTS = ("files", "jobs", "aggregate", "disk", "steps", "rivals", "unchanged", "list", "memory")
+JOBS_SIZES = (100, 500, 1_500)
 TOOL = str(Path(sys.executable).with_name("llm-energy-measure"))
 
 
@@ -66,7 +69,7 @@ def ours(folder: Path, jobs: str) -> int:
     """Run `aggregate_all`, which syncs once per batch."""
     from llm_energy_measure.results import FileSystemRepository, aggregate_all
 
-    outcomes = aggregate_all(FileSystemRepository(folder), jobs=int(jobs))
+    outcomes = aggregate_all(FileSystemRepository(folder), jobs="auto" if jobs == "auto" else int(jobs))
     return sum(outcome.result == "aggregated" for outcome in outcomes)
 
 
@@ -271,6 +274,23 @@ def part_files(folder: Path, experiments: int, runs: int) -> None:
     print(
         ", ".join(f"{base / medians[t]:.2f} (at most {goal:.2f}) of {t}" for t, goal in goals.items() if t in medians)
     )
+
+
+def part_jobs(folder: Path, _experiments: int, runs: int) -> None:
+    """Measure the wall time of `aggregate_all` with jobs=1 and jobs="auto" on files of the field's tool."""
+    print(f"\nwall time of aggregate_all from the cache, {PROCESSES} processes per experiment, field files")
+    for experiments in JOBS_SIZES:
+        made = folder / f"jobs_{experiments}"
+        make_raw(made, experiments)
+        times: dict[str, list[float]] = {"1": [], "auto": []}
+        for run in range(runs):
+            for jobs in sorted(times, reverse=run % 2 == 1):  # the first of a run is not always the same
+                shutil.rmtree(archive_aggregates(made, run), ignore_errors=True)
+                os.sync()  # the writes of earlier measurements
+                times[jobs].append(measure("ours", made, jobs)["seconds"])
+        shutil.rmtree(made)
+        base = show(f"{experiments:,} experiments, jobs=1", times["1"], None, experiments)
+        show(f'{experiments:,} experiments, jobs="auto"', times["auto"], base, experiments)
 
 
 def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
