@@ -1,12 +1,15 @@
-"""Measure the commands that the catalogue and the dataset answer: repeats, CSV export and `to_pandas`.
+"""Measure the commands that the catalogue and the dataset answer, and aggregation and verification of all experiments.
 
-Usage: python benchmarks/tables.py [--experiments N] [--folder FOLDER] [--runs N]
+Usage: python benchmarks/tables.py [--experiments N] [--folder FOLDER] [--runs N] [--files field|own]
 
 Each experiment (default 20,000) has 2 processes and a configuration of about 60 keys. Each configuration has 4 repeats.
-If FOLDER (default: a temporary folder in the current one) already has aggregates, the benchmark uses them. The
-catalogue and the dataset are up to date before the measurement. Each measurement is a separate process, and the
-commands take turns. The table shows medians of processor time (user and system) over N runs (default 5), with start-up.
-The energy of these records is undetermined, so that only `repeats --energy plain` has groups.
+The raw files have the spelling of the field's tool; `--files own` uses files that this package wrote. If FOLDER
+(default: a temporary folder in the current one) already has aggregates, the benchmark uses them and their raw files.
+The catalogue and the dataset are up to date before the measurement. Each measurement is a separate process, and the
+commands take turns. The table shows medians of processor time (user and system, with worker processes) over N runs
+(default 5), with start-up. `aggregate --all --force` and `results verify --all` follow at the end, with at most 3 runs,
+because each `aggregate --force` makes the catalogue and the dataset stale. The energy of these records is undetermined,
+so that only `repeats --energy plain` has groups.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from typing import Any
 
 import msgspec
 from _installed import compile_package
-from _results import name_of, record
+from _results import Files, encode, name_of, record
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
-from llm_energy_measure.results.store.codec import encode_raw
 
 PROCESSES = 2
 REPEATS = 4
+MAX_CHECK_RUNS = 3
+MAX_VERIFY_RATIO = 1.5
 COMMAND = (sys.executable, "-m", "llm_energy_measure")
 
 
@@ -52,7 +56,7 @@ def configuration(number: int) -> dict[str, Any]:
     }
 
 
-def make_results(folder: Path, experiments: int) -> None:
+def make_results(folder: Path, experiments: int, files: Files) -> None:
     """Write and aggregate the experiments."""
     for number in range(experiments):
         experiment_folder = folder / "raw" / name_of(number)
@@ -68,7 +72,7 @@ def make_results(folder: Path, experiments: int) -> None:
                 model_name=model.model_name,
                 compute_metrics=model.compute_metrics,
             )
-            (experiment_folder / f"process_{process}.json").write_bytes(encode_raw(made))
+            (experiment_folder / f"process_{process}.json").write_bytes(encode(made, files))
     for _ in aggregate_all(FileSystemRepository(folder)):
         pass
 
@@ -101,6 +105,15 @@ def commands(folder: Path, target: Path) -> dict[str, list[str]]:
     }
 
 
+def check_commands(folder: Path) -> dict[str, list[str]]:
+    """Return the commands that read all raw files by name: aggregation, which makes the catalogue stale, first."""
+    tool = [*COMMAND, "-q", "-o", str(folder)]
+    return {
+        "aggregate --all --force": [*tool, "aggregate", "--all", "--force"],
+        "results verify --all": [*tool, "results", "verify", "--all"],
+    }
+
+
 def processor_sec(command: list[str]) -> float:
     """Return the processor time of a command and its children, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -109,13 +122,22 @@ def processor_sec(command: list[str]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
+def take_turns(measured: dict[str, list[str]], runs: int) -> dict[str, list[float]]:
+    """Run the commands in turn, and return the processor times of each in seconds, by name."""
+    seconds: dict[str, list[float]] = {name: [] for name in measured}
+    for _ in range(runs):
+        for name, command in measured.items():
+            seconds[name].append(processor_sec(command))
+    return seconds
+
+
 @contextlib.contextmanager
-def results_folder(wanted: str | None, experiments: int) -> Iterator[Path]:
+def results_folder(wanted: str | None, experiments: int, files: Files) -> Iterator[Path]:
     """Yield a folder with the aggregated experiments."""
     with contextlib.ExitStack() as stack:
         folder = Path(wanted or stack.enter_context(tempfile.TemporaryDirectory(dir=os.curdir)))
         if not (folder / "aggregated").exists():
-            make_results(folder, experiments)
+            make_results(folder, experiments, files)
         yield folder
 
 
@@ -125,19 +147,27 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=20_000)
     parser.add_argument("--folder")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--files", choices=("field", "own"), default="field")
     arguments = parser.parse_args()
     compile_package()
-    with results_folder(arguments.folder, arguments.experiments) as folder, tempfile.TemporaryDirectory() as target:
+    is_existing = arguments.folder is not None and (Path(arguments.folder) / "aggregated").exists()
+    kind = "existing" if is_existing else arguments.files
+    wanted = (arguments.folder, arguments.experiments, arguments.files)
+    with results_folder(*wanted) as folder, tempfile.TemporaryDirectory() as target:
         measured = commands(folder, Path(target))
         for command in measured.values():  # the first run brings the catalogue and the dataset up to date
             processor_sec(command)
-        seconds: dict[str, list[float]] = {name: [] for name in measured}
-        for _ in range(arguments.runs):
-            for name, command in measured.items():
-                seconds[name].append(processor_sec(command))
-    print(f"{arguments.experiments:,} experiments of {PROCESSES} processes, processor time, median of {arguments.runs}")
-    for name, found in seconds.items():
-        print(f"{name:<42}{statistics.median(found):>8.2f} s")
+        seconds = take_turns(measured, arguments.runs)
+        check_runs = min(arguments.runs, MAX_CHECK_RUNS)
+        checks = take_turns(check_commands(folder), check_runs)
+    print(f"{arguments.experiments:,} experiments of {PROCESSES} processes, {kind} files, processor time")
+    for runs, found in ((arguments.runs, seconds), (check_runs, checks)):
+        print(f"median of {runs}")
+        for name, values in found.items():
+            print(f"{name:<42}{statistics.median(values):>8.2f} s")
+    aggregation, verification = map(statistics.median, checks.values())
+    ratio = verification / aggregation
+    print(f"the promise: verify is at most {MAX_VERIFY_RATIO} x aggregate --force ({ratio:.2f} x)")
 
 
 if __name__ == "__main__":
