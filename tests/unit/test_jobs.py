@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -29,10 +30,35 @@ def refused(batch: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 11, 12, 13, 14, 40])
-@pytest.mark.parametrize("how", [{}, {"jobs": 1}, {"jobs": 2}, {"jobs": "auto"}, {"executor": ThreadPoolExecutor(3)}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *({}, {"jobs": 1}, {"jobs": 2}, {"executor": ThreadPoolExecutor(3)}),
+        *({"jobs": "auto"}, {"jobs": "auto", "workers_after_sec": 0}),
+    ],
+)
 def test_each_batch_runs_once_and_in_order(number: int, how: dict[str, Any]) -> None:
     batches = ([first, first + 1] for first in range(0, 2 * number, 2))
     assert list(run_batches(doubled, batches, **how)) == [2 * value for value in range(2 * number)]
+
+
+def pid_of(_: list[int]) -> list[int]:
+    time.sleep(0.02)
+    return [os.getpid()]
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(30, 3600.0), (2, 0.0)])
+def test_short_work_starts_no_workers(number: int, seconds: float) -> None:
+    batches = ([batch] for batch in range(number))
+    found = list(run_batches(pid_of, batches, jobs="auto", workers_after_sec=seconds))
+    assert found == [os.getpid()] * number
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_longer_work_starts_workers() -> None:
+    found = list(run_batches(pid_of, ([batch] for batch in range(200)), jobs="auto", workers_after_sec=0.1))
+    assert found[:4] == [os.getpid()] * 4
+    assert len(set(found)) > 1
 
 
 def test_batches_are_taken_lazily() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 BatchT = TypeVar("BatchT")
 ResultT = TypeVar("ResultT")
 
-# With jobs="auto", fewer batches run in this process: they take about 1 s, and starting workers saves no time.
-_MIN_BATCHES_FOR_WORKERS = 12
+# With jobs="auto", workers start after this time of work in this process, if two more batches follow. A worker starts
+# in about the same time, so that it saves none in short work.
+_WORKERS_AFTER_SEC = 0.5
 
 # Batches per worker that run or wait in the queue. No worker is idle, and the memory does not grow.
 _BATCHES_PER_WORKER = 2
@@ -34,6 +36,7 @@ def run_batches(
     jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
     names_of: Callable[[BatchT], set[str]] = lambda _: set(),
+    workers_after_sec: float = _WORKERS_AFTER_SEC,
 ) -> Iterator[ResultT]:
     """Yield the results of each batch, in the order of the batches.
 
@@ -42,11 +45,12 @@ def run_batches(
             batches and the results.
         batches: The batches. They are taken from the iterator as they are needed.
         jobs: Number of processes, at least 1, including this one; default 1. With an executor, the number of batches
-            that run at the same time; default is the number of processors. `auto` uses one process for few batches,
-            and one per processor for many.
+            that run at the same time; default is the number of processors. `auto` begins with one process, and uses
+            one per processor if the work takes longer.
         executor: Runs all batches instead of this process and its workers.
         names_of: Function that returns a set of names for a batch, such as the folders that it changes. In an executor,
             two batches with a common name do not run at the same time: the later batch waits.
+        workers_after_sec: Time of work in this process before `auto` starts workers, in seconds.
 
     Raises:
         ConfigurationError: The number of jobs is not valid.
@@ -59,9 +63,12 @@ def run_batches(
             yield from _run_in(executor, jobs if isinstance(jobs, int) else _processor_count(), work, batches, names_of)
         return
     if jobs == "auto":
-        first = list(islice(batches, _MIN_BATCHES_FOR_WORKERS))
-        jobs = 1 if len(first) < _MIN_BATCHES_FOR_WORKERS else _processor_count()
-        batches = chain(first, batches)
+        jobs = _processor_count()
+        if jobs > 1:
+            yield from _run_for(workers_after_sec, work, batches)
+            following = list(islice(batches, 2))
+            jobs = jobs if len(following) == 2 else 1
+            batches = chain(following, batches)
     if jobs is None or jobs == 1:
         for batch in batches:
             yield from work(batch)
@@ -70,6 +77,18 @@ def run_batches(
         workers = _start_workers(jobs - 1)
         stack.callback(workers.shutdown, cancel_futures=True)
         yield from _run_with(workers, jobs - 1, work, batches)
+
+
+def _run_for(seconds: float, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]) -> Iterator[ResultT]:
+    """Run batches in this process until their work has taken this time; the iterator keeps the other batches."""
+    spent = 0.0
+    for batch in batches:
+        began = time.perf_counter()
+        results = work(batch)
+        spent += time.perf_counter() - began
+        yield from results
+        if spent >= seconds:
+            return
 
 
 def _processor_count() -> int:
