@@ -12,7 +12,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -133,7 +133,9 @@ def update_dataset(
         if stale:
             make_folder(os.fspath(folder))
         for month in stale:
-            problems += _write_month(repository, folder, month, types, new_sums)
+            of_month, digests = _write_month(repository, folder, month, types)
+            problems += of_month
+            new_sums |= digests
         removed = _remove_others(folder, {month.name for month in months})
         if new_sums != sums:
             _write_sums(folder, new_sums)
@@ -364,19 +366,16 @@ def _require_replaceable(found: ContainedFolder) -> None:
 
 
 def _write_month(
-    repository: FileSystemRepository,
-    folder: Path,
-    month: Month,
-    types: Mapping[str, str],
-    sums: MutableMapping[str, str],
-) -> list[str]:
-    """Write the three files of a month, and add their digests to `sums`.
+    repository: FileSystemRepository, folder: Path, month: Month, types: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Write the three files of a month. Return the problems, and the digests of the files by key.
 
-    Without problems, their metadata contains the fingerprint of the month.
+    Without problems, the metadata of the files contains the fingerprint of the month.
     """
     from pyarrow import parquet
 
     problems: list[str] = []
+    digests: dict[str, str] = {}
     made = schemas(types)
     with ExitStack() as stack:
         folders, temps, files, writers = {}, {}, {}, {}
@@ -395,11 +394,11 @@ def _write_month(
             writers[table].close()
             files[table].flush()
             os.fsync(files[table].fileno())
-            sums[_key(table, month.name)] = _file_digest(files[table])
+            digests[_key(table, month.name)] = _file_digest(files[table])
         for table in TABLES:
             folders[table].publish(temps[table], _PART)
             _remove_temporary_files(folders[table])
-    return problems
+    return problems, digests
 
 
 def _remove_temporary_files(folder: ContainedFolder) -> None:

@@ -89,11 +89,12 @@ def _summarise(code: str, evidence: Evidence, judged: Sequence[_Judgement], figu
 
 
 def _powers_above_limit(evidence: Evidence) -> list[_Judgement]:
-    ratios: list[float] = []
-    judged = [
-        _ABSENT if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power, ratios)
+    found = [
+        (_ABSENT, None) if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power)
         for process in evidence.processes
     ]
+    judged: list[_Judgement] = [judgement for judgement, _ in found]
+    ratios = [ratio for _, ratio in found if ratio is not None]
     if not ratios or noise_explains(ratios):
         return judged
     return [
@@ -109,28 +110,27 @@ def _ratio_of(problem: _Problem) -> float:
     return (problem.found or 0.0) / problem.expected if problem.expected else 0.0
 
 
-def _power_above_limit(process: Process, power: float, ratios: list[float]) -> _Judgement:
-    """Return a warning if a power is above the limit, and append its ratio to the limit if its scope is known."""
+def _power_above_limit(process: Process, power: float) -> tuple[_Judgement, float | None]:
+    """Return a warning if a power is above the limit, and the ratio of both if the scope of the power is known."""
     limit, is_certain = process.boards.limit_w, process.boards.is_certain
     if process.gpu_scope == "host" or (process.gpu_scope is None and host_boards(process.record) is not None):
         stated = host_boards(process.record)
         if stated is None:
-            return "the boards of the host are unknown"
+            return "the boards of the host are unknown", None
         limit = stated.limit_w
         if limit is None:
-            return f"the power limit of the board {stated.name!r} is unknown"
+            return f"the power limit of the board {stated.name!r} is unknown", None
         owner, is_certain = "the host's boards", True
     elif limit is None:
         board = next((gpu.board for gpu in process.gpus if gpu.limit_w is None and gpu.board), None)
-        return f"the power limit of the board{'' if board is None else f' {board!r}'} is unknown"
+        return f"the power limit of the board{'' if board is None else f' {board!r}'} is unknown", None
     else:
         owner = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
-    if process.gpu_scope is not None:
-        ratios.append(power / limit)
+    ratio = None if process.gpu_scope is None else power / limit
     if power > limit * LIMIT_TOLERANCE:
         message = f"reports {watts(power)} of GPU power, but {owner} can draw only {watts(limit)}"
-        return _Problem(message, limit, power, "warning")
-    return None if is_certain else UNCERTAIN
+        return _Problem(message, limit, power, "warning"), ratio
+    return (None if is_certain else UNCERTAIN), ratio
 
 
 def _samples_against_energy(evidence: Evidence) -> list[_Judgement]:
