@@ -42,6 +42,17 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
+def classes(path: Path) -> list[ast.ClassDef]:
+    """Return the classes of a file."""
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
+
+
+def assigned_names(node: ast.ClassDef) -> set[str]:
+    """Return the names that the body of a class assigns."""
+    targets = [target for line in node.body if isinstance(line, ast.Assign) for target in line.targets]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
 def function_lengths() -> dict[str, int]:
     """Return the lines of each function from `def` to its end, with the docstring and without decorators."""
     lengths = {}
@@ -69,6 +80,21 @@ def test_most_functions_are_short() -> None:
 def test_no_module_is_longer_than_the_limit(paths: list[Path], limit: int) -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in paths}
     assert {path: lines for path, lines in lengths.items() if lines > limit} == {}
+
+
+def test_source_checks_capabilities_and_no_class_of_a_store() -> None:
+    """`isinstance` and `type` would exclude stores of other packages, which have the same capabilities."""
+    stores = {node.name for path in MODULES for node in classes(path) if "supports_paths" in assigned_names(node)}
+    assert {"LocalStore", "MemoryStore", "ObjectStore"} <= stores
+    names = "|".join(stores)
+    pattern = re.compile(rf"is(instance|subclass)\(.*\b({names})\b|\btype\(.*\b({names})\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in MODULES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert found == [], "check a flag of the `Store` protocol, such as `supports_paths`"
 
 
 def test_names_of_tests_are_short() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from llm_energy_measure.constants import RAW_DIR
 from llm_energy_measure.storage import atomic
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.local import LocalStore
@@ -114,25 +115,24 @@ class GroupCommitStore(LocalStore):
 def map_in_threads(
     store: Store, function: Callable[[Store, ItemT], ResultT], items: Iterable[ItemT], key: Callable[[ItemT], str]
 ) -> Iterator[ResultT]:
-    """Yield `function(store, item)` for each item, in order. In a local store, threads share their syncs.
+    """Yield `function(store, item)` for each item, in order. In a store with paths, threads share their syncs.
 
     In a store that answers through a network, threads send several requests at one time.
 
     Args:
-        store: The store. If it is neither a `LocalStore` nor in a network, everything runs in this thread.
+        store: The store. If it has neither paths nor a network, everything runs in this thread.
         function: The work for one item. It must use the store that it gets as argument.
         items: The items. They are taken from the iterator as they are needed, in this thread.
         key: Function that returns a name for each item. Items with equal names run one after the other.
     """
-    is_local = type(store) is LocalStore
-    if not is_local and store.parallel_requests == 1:
+    if not store.supports_paths and store.parallel_requests == 1:
         for item in items:
             yield function(store, item)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    shared = GroupCommitStore(store.root) if isinstance(store, LocalStore) else store
-    threads = _THREADS if is_local else store.parallel_requests
+    shared = GroupCommitStore(store.path(RAW_DIR).parent) if store.supports_paths else store
+    threads = _THREADS if store.supports_paths else store.parallel_requests
     running: deque[tuple[str, Future[ResultT]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
