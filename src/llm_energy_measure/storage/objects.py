@@ -45,6 +45,7 @@ class ObjectStore:
         client: obstore's client with this prefix; by default a client with the keys and the endpoint of obstore's
             environment variables.
         sleep: Function that waits for a number of seconds before a request is repeated.
+        folders_per_part: Least number of known folders in one part of a walk.
 
     Raises:
         MissingExtraError: obstore is not installed.
@@ -56,10 +57,18 @@ class ObjectStore:
     supports_mtime = False
     parallel_requests = PARALLEL_REQUESTS
 
-    def __init__(self, url: str, *, client: Client | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        client: Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        folders_per_part: int = _FOLDERS_PER_PART,
+    ) -> None:
         """Create the client. Nothing is sent."""
         self.url = url.rstrip("/")
         self._requests = Requests(connect(self.url) if client is None else client, self.url, sleep)
+        self._folders_per_part = folders_per_part
         self._is_proved = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -136,7 +145,7 @@ class ObjectStore:
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
         """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         split_key(prefix)
-        step = max(_FOLDERS_PER_PART, -(-len(folders) // PARALLEL_REQUESTS))
+        step = max(self._folders_per_part, -(-len(folders) // PARALLEL_REQUESTS))
         inner = folders[step::step] if self.url.startswith(_LISTS_FROM_OFFSET) else ()
         # The mark is no character of a folder name. SeaweedFS omits all objects in a folder whose name is the offset.
         return self._requests.all_below(prefix, sorted(f"{prefix}/{name}{HIDDEN_MARK}" for name in inner))
