@@ -26,7 +26,7 @@ from llm_energy_measure.storage import requests as requests_module
 from llm_energy_measure.storage.base import Entries
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.objects import ObjectStore
-from llm_energy_measure.storage.parallel import ahead, at_once
+from llm_energy_measure.storage.parallel import ParallelReader, ahead, at_once
 from tests.support import factories
 
 
@@ -252,6 +252,53 @@ def test_ahead_yields_in_order_and_computes_only_the_next_results() -> None:
     assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 4)]
     results.close()
     assert len(computed) <= 3 + 2 * store.parallel_requests
+
+
+def test_requests_are_sequential_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store, names = CountingStore(), ("process_0.json", "process_1.json")
+    for name in names:
+        store.put(f"raw/exp/{name}", name.encode())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with closing(ahead(store, store.list, ["raw", "raw/absent"])) as listed:
+        assert [(item, len(entries)) for item, entries in listed] == [("raw", 1), ("raw/absent", 0)]
+    with closing(ParallelReader(store, "raw")) as reader:
+        reader.prefetch("exp")
+        assert list(reader.read("exp", lambda _: True)) == [(name, name.encode()) for name in names]
+        assert store.sent.count(("get", "raw/exp/process_0.json")) == 1
+        reader.prefetch("absent")
+        assert list(reader.read("absent", lambda _: True)) == []
+    requests = Requests(filled_client(), "s3://bucket")
+    assert requests.all_below("raw", ["raw/exp_14~"]) == requests.all_below("raw")
+    assert not requests.is_divided
+
+
+class SlowListStore(CountingStore):
+    """A bucket whose listings wait for an event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begins, self.ends = threading.Event(), threading.Event()
+
+    def list(self, prefix: str) -> Entries:
+        self.begins.set()
+        self.ends.wait(10)
+        return super().list(prefix)
+
+
+def test_close_sends_no_request_that_has_not_started() -> None:
+    store = SlowListStore()
+    store.put("raw/exp/process_0.json", b"1")
+    reader = ParallelReader(store, "raw")
+    reader.prefetch("exp")
+    store.begins.wait(10)
+    other = threading.Timer(0.2, store.ends.set)
+    other.start()
+    reader.close()
+    other.join()
+    assert store.sent == [("list", "raw/exp")]
 
 
 FOLDERS = [*(f"exp_{number}" for number in range(20)), "exp_1-b", "exp", "é"]

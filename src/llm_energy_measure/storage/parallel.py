@@ -58,9 +58,7 @@ def ahead(
     if store.parallel_requests == 1:
         yield from ((item, function(item)) for item in items)
         return
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(store.parallel_requests)
+    pool = _Threads(store.parallel_requests)
     waiting: deque[tuple[ItemT, Future[ResultT]]] = deque()
     try:
         for item in items:
@@ -70,7 +68,7 @@ def ahead(
                 yield done, future.result()
         yield from ((item, future.result()) for item, future in waiting)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.close()
 
 
 def _kept_threads(count: int) -> ThreadPoolExecutor:
@@ -82,6 +80,45 @@ def _kept_threads(count: int) -> ThreadPoolExecutor:
     if kept is None or kept[0] != os.getpid():
         _kept = kept = os.getpid(), ThreadPoolExecutor(count)
     return kept[1]
+
+
+class _Threads:
+    """Threads that make calls; if no thread can start, `submit` makes the call.
+
+    Args:
+        count: Maximum number of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # directories need no threads
+
+        self._pool = ThreadPoolExecutor(count)
+        self._can_start = True
+        self._is_closed = False
+
+    def submit(self, function: Callable[..., ResultT], *arguments: object) -> Future[ResultT]:
+        """Return the future of a call. The call may run twice. After `close`, the future is cancelled."""
+        from concurrent.futures import Future
+
+        if self._can_start:
+            try:
+                return self._pool.submit(function, *arguments)
+            except RuntimeError:  # closed; or the interpreter exits, or the number of processes is limited
+                self._can_start = False
+        made = Future[ResultT]()
+        if self._is_closed:
+            made.cancel()
+            return made
+        try:
+            made.set_result(function(*arguments))
+        except Exception as error:  # noqa: BLE001 - `Future.result` raises it
+            made.set_exception(error)
+        return made
+
+    def close(self) -> None:
+        """End the threads. Calls that have not started are not made."""
+        self._is_closed = True
+        self._pool.shutdown(cancel_futures=True)
 
 
 class ParallelReader:
@@ -96,7 +133,7 @@ class ParallelReader:
         """Store the arguments; nothing is read."""
         self._store = store
         self._prefix = prefix
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: _Threads | None = None
         self._lock = Lock()
         self._fetched: dict[str, Future[Fetched]] = {}
         self._walked: dict[str, list[Entry]] | None = None
@@ -106,7 +143,7 @@ class ParallelReader:
     def close(self) -> None:
         """End the threads. Requests that have not started are not sent."""
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.close()
             self._pool = None
 
     def prefetch(self, name: str) -> None:
@@ -153,12 +190,10 @@ class ParallelReader:
         keys = {entry.name: f"{self._prefix}/{name}/{entry.name}" for entry in entries if not entry.is_folder}
         return {file: threads.submit(self._get, key) for file, key in keys.items() if wanted(file)}
 
-    def _threads(self) -> ThreadPoolExecutor:
-        from concurrent.futures import ThreadPoolExecutor  # directories need no threads
-
+    def _threads(self) -> _Threads:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._store.parallel_requests)
+                self._pool = _Threads(self._store.parallel_requests)
             return self._pool
 
     def _get(self, key: str) -> Answer:

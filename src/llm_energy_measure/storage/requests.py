@@ -213,13 +213,17 @@ class Requests:
         return sorted(_entry(prefix, meta) for meta in found if meta["path"].startswith(f"{prefix}/"))
 
     def _all_parts(self, prefix: str, bounds: Sequence[str]) -> list[ObjectMeta] | None:
-        """Return the joined parts of a listing; None if two parts don't meet at one key.
+        """Return the joined parts of a listing; None if two parts don't meet at one key, or if no thread can start.
 
         They meet if each part ends at the first key of the next one. They do not meet if the server does not list from
         an offset, if it has another order of keys, or if another process stores or deletes an object at this place.
         """
         with ThreadPoolExecutor(len(bounds) + 1) as pool:
-            parts = list(pool.map(partial(self._part, prefix), [None, *bounds], [*bounds, None]))
+            try:
+                results = pool.map(partial(self._part, prefix), [None, *bounds], [*bounds, None])
+            except RuntimeError:  # the interpreter exits, or the number of processes is limited
+                return None
+            parts = list(results)
         starts = [found[0]["path"] if found else after for found, after in parts]
         ends = [after for _, after in parts]
         return [meta for found, _ in parts for meta in found] if ends[:-1] == starts[1:] else None
