@@ -254,6 +254,26 @@ def test_ahead_yields_in_order_and_computes_only_the_next_results() -> None:
     assert len(computed) <= 3 + 2 * store.parallel_requests
 
 
+class FailingOnceStore(CountingStore):
+    """A bucket whose first listing of all keys fails."""
+
+    def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
+        if not self.sent:
+            self.sent.append(("walk", prefix))
+            raise StorageError(f"cannot list {prefix}", "the network is unreachable", "check the network")
+        return super().walk(prefix, folders)
+
+
+def test_listing_that_failed_is_requested_by_the_next_call() -> None:
+    store = FailingOnceStore()
+    store.put("raw/exp/process_0.json", b"1")
+    with closing(ParallelReader(store, "raw")) as reader:
+        with pytest.raises(StorageError, match="the network is unreachable"):
+            reader.walked("exp")
+        assert [entry.name for entry in reader.walked("exp")] == ["process_0.json"]
+    assert store.sent == [("walk", "raw")] * 2
+
+
 def test_requests_are_sequential_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -179,10 +179,11 @@ class ParallelReader:
         """Return the entries of a subfolder at the time of the first call, which lists the whole prefix at once."""
         with self._lock:
             if self._walked is None:
-                self._walked = {}
+                below: dict[str, list[Entry]] = {}
                 for entry in self._store.walk(self._prefix):
                     folder, _, rest = entry.name.partition("/")
-                    self._walked.setdefault(folder, []).append(entry._replace(name=rest))
+                    below.setdefault(folder, []).append(entry._replace(name=rest))
+                self._walked = below  # only now: after an error, the next call lists the prefix again
             return self._walked.get(name, [])
 
     def _submit(self, name: str, entries: list[Entry], wanted: Callable[[str], bool]) -> dict[str, Future[Answer]]:
