@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from llm_energy_measure import load
+from llm_energy_measure.analysis.markup import latex, latex_table, markdown
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
-from llm_energy_measure.results.markup import latex, latex_table, markdown
 from llm_energy_measure.results.store.tags import change_tags
 from tests.support import factories
 from tests.support.command import run

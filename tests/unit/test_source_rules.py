@@ -22,6 +22,7 @@ MAX_FUNCTION_LINES = 80
 MAX_MODULE_LINES = 600
 MAX_TEST_MODULE_LINES = 650
 MAX_TEST_NAME = 70
+MAX_RESULTS_ENTRIES = 10
 
 CODE = re.compile(r'"[A-Z]+[0-9]*",')
 EXCEPTION_COMMENT = re.compile(
@@ -95,6 +96,12 @@ def test_source_checks_capabilities_and_no_class_of_a_store() -> None:
         if pattern.search(line)
     ]
     assert found == [], "check a flag of the `Store` protocol, such as `supports_paths`"
+
+
+def test_results_package_has_few_entries() -> None:
+    """The package `results` stores and aggregates. Code that only formats text is in a layer above."""
+    entries = sorted(path.name for path in (SOURCE / "results").iterdir() if path.name != "__pycache__")
+    assert len(entries) <= MAX_RESULTS_ENTRIES, entries
 
 
 def test_names_of_tests_are_short() -> None:

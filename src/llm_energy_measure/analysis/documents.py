@@ -9,12 +9,12 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from llm_energy_measure.analysis.energies import NOTES, Energy, EnergyKind, energy_of, require_unit
+from llm_energy_measure.analysis.markup import latex_table, markdown_table
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.results.columns import SUMMARY_COLUMNS
 from llm_energy_measure.results.exporters import Table
-from llm_energy_measure.results.markup import latex_table, markdown_table
 
 Form = Literal["latex", "markdown"]
 

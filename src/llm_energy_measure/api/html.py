@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_energy_measure.results.markup import html
+from llm_energy_measure.analysis.markup import html
 
 MAX_ROWS = 20
 """Greatest number of rows of a table in a notebook."""

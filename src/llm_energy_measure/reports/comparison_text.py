@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.analysis import markup
 from llm_energy_measure.analysis.energies import CORRECTED, CORRECTED_NOTE, EnergyKind
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.domain.configuration import Value
-from llm_energy_measure.results import markup
 
 if TYPE_CHECKING:
     from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures
