@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llm_energy_measure._version import __version__
+
 if TYPE_CHECKING:
     from llm_energy_measure.api.experiments import load
     from llm_energy_measure.recorder.recording import record
-
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "load", "record"]
 

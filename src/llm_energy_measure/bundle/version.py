@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import llm_energy_measure
+from llm_energy_measure._version import __version__
 
-VERSION = llm_energy_measure.__version__
+VERSION = __version__
 """Version of this package."""

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-import llm_energy_measure
+from llm_energy_measure._version import __version__
 from llm_energy_measure.cli import options, streams, terminal
 from llm_energy_measure.cli.options import PROGRAM
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
@@ -103,7 +103,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @options.shared_options
-@click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 def cli() -> None:
     """Measure the energy of language model inference; store, aggregate and verify the results."""
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llm_energy_measure import __version__
+from llm_energy_measure._version import __version__
 from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.recorder.sources import Source
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_energy_measure import __version__
+from llm_energy_measure._version import __version__
 from llm_energy_measure.constants import EXTRA_PACKAGES, HIDDEN_MARK
 from llm_energy_measure.exceptions import AggregationError, ConfigurationError, MissingExtraError, ResultsError
 from llm_energy_measure.results.repository import FileSystemRepository
