@@ -319,8 +319,8 @@ def format_of(target: str, formats: Mapping[str, str], default: str = "csv") -> 
     return formats.get(suffix, default)
 
 
-def results_dir() -> str | None:
-    """Return the results directory that the user stated with -o; None without the option."""
+def given_results_dir() -> str | None:
+    """Return the value of `-o`; None if it is not given."""
     found: str | None = click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY)
     return found
 
@@ -334,19 +334,13 @@ def repository(*, must_exist: bool = True, is_absolute: bool = False) -> FileSys
     # --help does not need this import.
     from llm_energy_measure.results.repository import FileSystemRepository
 
-    found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY))
+    found = FileSystemRepository(given_results_dir())
     problem = found.missing_reason()
     if problem is not None and (must_exist or found.base_path.exists()):
         raise StorageError(f"cannot read results in {found.base_path}", problem, "use another one with -o DIR")
     if must_exist and found.store.supports_paths:
         _warn_if_no_results(found.base_path)
     return FileSystemRepository(found.base_path.absolute()) if is_absolute and found.store.supports_paths else found
-
-
-def given_results_dir() -> str | None:
-    """Return the value of `-o`; None if it is not given."""
-    found: str | None = click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY)
-    return found
 
 
 def require_safe_target(repository: FileSystemRepository, target: str) -> None:

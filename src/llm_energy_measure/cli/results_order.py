@@ -62,7 +62,7 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
     runs = run_order(list(commands), repeats, seed, warm_up=not no_warm_up)
-    given = options.results_dir()
+    given = options.given_results_dir()
     results_dir = f"-o {shlex.quote(given)} " if given is not None else ""
     if form == "json":
         entries = [_entry(run, commands[run.configuration], results_dir) for run in runs]
