@@ -13,9 +13,9 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed, watts
 from llm_energy_measure.verification.host_energy import OVER_COUNT, DoubleCount, Explained, HostEnergy
-from llm_energy_measure.verification.hosts import Division, boot_of
+from llm_energy_measure.verification.hosts import Division
 from llm_energy_measure.verification.power import SENSOR_ERROR, HostBoards, check_process_power
-from llm_energy_measure.verification.processes import Process, comparable, module_of
+from llm_energy_measure.verification.processes import Process, boot_of, comparable, module_of
 from llm_energy_measure.verification.ranges import EnergyRange, added
 from llm_energy_measure.verification.readings import Reading
 

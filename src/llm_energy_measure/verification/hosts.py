@@ -14,7 +14,7 @@ from itertools import pairwise
 from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.verification.processes import Process
+from llm_energy_measure.verification.processes import Process, boot_of
 
 Hosts = tuple[tuple[int, ...], ...]
 """A division of the processes into hosts: for each host, the positions of its processes."""
@@ -280,8 +280,3 @@ def _mixed(groups: Sequence[tuple[int, ...]], named: Sequence[bool]) -> Division
     finest = tuple(groups)
     between = tuple(division for division in divisions[1:] if division != finest)
     return Division(coarsest=divisions[0], finest=finest, between=between, known=known, floating=floating)
-
-
-def boot_of(record: RawProcessResult) -> str | None:
-    """Return the identity of the boot of the machine that a process ran on; None if unknown."""
-    return record.clock.boot_id or None if record.clock is not None else None

@@ -68,7 +68,7 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
     """
     names = [record.host for record in records]
     if None in names:
-        for fact in (_boot, _node):
+        for fact in (boot_of, _node):
             names = _named_by(names, [fact(record) for record in records])
         stated = set(names) - {None}
         if len(stated) < _TWO:
@@ -132,7 +132,7 @@ def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult])
     clocks = [record.clock for record in records]
     if clocks.count(None) == len(clocks):
         return names
-    boots = [_boot(record) for record in records]
+    boots = [boot_of(record) for record in records]
     pairs = set(zip(names, boots, strict=True))
     if len(pairs) == len(set(names)):
         return names
@@ -157,7 +157,8 @@ def _ran_at_one_time(booted: Sequence[tuple[RawProcessResult, str]]) -> bool:
     return False
 
 
-def _boot(record: RawProcessResult) -> str | None:
+def boot_of(record: RawProcessResult) -> str | None:
+    """Return the identity of the boot of the machine that a process ran on; None if unknown."""
     return record.clock.boot_id or None if record.clock is not None else None
 
 
