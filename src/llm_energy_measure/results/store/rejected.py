@@ -22,8 +22,6 @@ from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.results.store.raw_folder import keep_bytes
 from llm_energy_measure.storage.base import Store
 
-Refused = InvalidResultError | ExperimentIdError | ResultExistsError
-
 
 @contextlib.contextmanager
 def keep_refused(store: Store, experiment_id: str, record: object) -> Iterator[None]:
