@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from llm_energy_measure.importers.codecarbon_rows import read_rows
-from llm_energy_measure.importers.codecarbon_runs import Part, Reading, Runs
+from llm_energy_measure.importers.codecarbon_runs import EnergyReading, Part, Runs
 from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.source_file import ImportSource
 
@@ -159,7 +159,7 @@ def _end_of(part: Part) -> datetime:
     return datetime.min if end is None else end.replace(tzinfo=None)  # noqa: DTZ901 - compared without zones
 
 
-def _overlap(one: Reading, other: Reading) -> bool:
+def _overlap(one: EnergyReading, other: EnergyReading) -> bool:
     """True if two runs overlap by at least half of the longer one."""
     if one.start is None or other.start is None or one.end is None or other.end is None:
         return False

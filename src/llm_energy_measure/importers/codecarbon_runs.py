@@ -30,7 +30,7 @@ _ROUNDED = 1e-9
 """Greatest relative decrease of a component that rounding explains."""
 
 
-class Reading(msgspec.Struct, frozen=True):
+class EnergyReading(msgspec.Struct, frozen=True):
     """Times and energies of one row; the energies are in kWh. None means unknown."""
 
     line: int
@@ -85,7 +85,7 @@ class Part(msgspec.Struct):
     """
 
     number: int
-    last: Reading
+    last: EnergyReading
     experiment_id: str = ""
     machine: tuple[str, ...] = ()
     name: tuple[str, str] = ("", "")
@@ -173,16 +173,16 @@ def run_of(cells: Mapping[str, str]) -> tuple[str, str] | None:
     return (run, cells.get("task_name", "")) if run else None
 
 
-def _reading(row: EmissionsRow) -> Reading:
+def _reading(row: EmissionsRow) -> EnergyReading:
     def number(name: str) -> float | None:
         return float(cell) if (cell := row.cells.get(name)) else None
 
     end, duration = parse_time(row.cells["timestamp"]), number("duration")
     start = add_seconds(end, -duration) if end is not None and duration is not None else None
-    return Reading(row.line, start, end, duration, number("energy_consumed"), tuple(map(number, COMPONENTS)))
+    return EnergyReading(row.line, start, end, duration, number("energy_consumed"), tuple(map(number, COMPONENTS)))
 
 
-def _part_of(reading: Reading, parts: list[Part], *, has_run_id: bool) -> Part | None:
+def _part_of(reading: EnergyReading, parts: list[Part], *, has_run_id: bool) -> Part | None:
     """Return the part of a run that a row belongs to; None if the row begins a part."""
     for part in parts:
         if _is_same_start(reading, part.last):
@@ -198,7 +198,7 @@ def _part_of(reading: Reading, parts: list[Part], *, has_run_id: bool) -> Part |
     return None if is_after or not _rises_and_falls(last, reading) else parts[-1]
 
 
-def _is_same_start(one: Reading, other: Reading) -> bool:
+def _is_same_start(one: EnergyReading, other: EnergyReading) -> bool:
     if one.start is None or other.start is None or (one.start.tzinfo is None) != (other.start.tzinfo is None):
         return False
     tolerance_sec = _SAME_START_SEC + _DRIFT * (one.duration_sec or 0.0)
@@ -209,7 +209,7 @@ def _is_before(one: datetime, other: datetime) -> bool:
     return (one.tzinfo is None) == (other.tzinfo is None) and (other - one).total_seconds() > _SAME_START_SEC
 
 
-def _add_to_part(part: Part, reading: Reading, *, has_tasks: bool) -> None:
+def _add_to_part(part: Part, reading: EnergyReading, *, has_tasks: bool) -> None:
     """Compare a row with the last one of its part, in time, and note the components that fell."""
     last = part.last
     # CodeCarbon restarts the duration of a run at each task, so the duration gives no order there.
@@ -233,7 +233,7 @@ def _add_to_part(part: Part, reading: Reading, *, has_tasks: bool) -> None:
     part.last = reading
 
 
-def _changes(earlier: Reading, later: Reading) -> Iterable[float]:
+def _changes(earlier: EnergyReading, later: EnergyReading) -> Iterable[float]:
     """Yield the change of each component, or that of the total if no component is known."""
     pairs = list(zip(earlier.components, later.components, strict=True))
     if not any(None not in pair for pair in pairs):
@@ -243,7 +243,7 @@ def _changes(earlier: Reading, later: Reading) -> Iterable[float]:
             yield 0.0 if abs(after - before) <= _ROUNDED * before else after - before
 
 
-def _is_lower(earlier: Reading, later: Reading) -> bool:
+def _is_lower(earlier: EnergyReading, later: EnergyReading) -> bool:
     """True if no component rises and at least one falls, or if the later row has no energy."""
     if later.energy_kwh is None:
         return earlier.energy_kwh is not None
@@ -253,7 +253,7 @@ def _is_lower(earlier: Reading, later: Reading) -> bool:
     return bool(changes) and min(changes) < 0 and max(changes) <= 0
 
 
-def _rises_and_falls(earlier: Reading, later: Reading) -> bool:
+def _rises_and_falls(earlier: EnergyReading, later: EnergyReading) -> bool:
     changes = list(_changes(earlier, later))
     return bool(changes) and min(changes) < 0 < max(changes)
 
