@@ -105,6 +105,12 @@ def test_column_has_the_name_of_its_field(columns: tuple[Column[Any], ...], reco
     assert {column.name for column in columns} - set(fields_inside(record)) <= others
 
 
+def test_each_value_of_the_processes_has_its_column() -> None:
+    """A value without its column would be exported as empty: without processes, the getter returns None."""
+    result = factories.full_aggregated()
+    assert set(columns._NEED_PROCESSES) == set(columns.process_values(result, result.process_results))
+
+
 @pytest.mark.parametrize("energy_j", [2000.0, None], ids=["known", "undetermined"])
 def test_attributed_ratios_use_the_attributed_energy(energy_j: float | None) -> None:
     status = "undetermined" if energy_j is None else "estimated"
