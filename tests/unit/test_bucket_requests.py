@@ -117,6 +117,15 @@ def test_first_save_refuses_a_folder_that_is_being_deleted() -> None:
     assert [entry.name for entry in store.list("raw/exp") if not entry.name.startswith("rejected")] == []
 
 
+def test_first_save_names_the_deletion_of_another_experiment() -> None:
+    """The id is free after the deletion, so the advice is not another id."""
+    store = CountingStore()
+    store.put("raw/a_b/process_3.json", codec.encode_raw(factories.raw("a b", 3)))
+    bucket_moves.hide_deleted(store, "a_b", "a b")
+    with pytest.raises(ResultExistsError, match=r"its deletion has not finished; run .* results check --clean"):
+        FileSystemRepository(store=store).save_raw("a_b", factories.raw("a_b", 0))
+
+
 def test_first_save_waits_for_an_archiving_and_is_refused_after_it() -> None:
     store = CountingStore()
     marker = f"{layout.archiving_folder('exp')}/manifest.json"

@@ -255,8 +255,14 @@ class RawFolder:
 
             # Four independent requests. `claim` reads the archive again after it has created the manifest.
             markers = bucket_moves.marker_checks(self.store, self.name)
-            if not any(at_once(self.store, require_owner, require_attempt, *markers)):
-                return
+            try:
+                if not any(at_once(self.store, require_owner, require_attempt, *markers)):
+                    return
+            except ExperimentIdError:
+                if not bucket_moves.is_deleted(self.store, self.name):
+                    raise
+                bucket_moves.require_unused(self.store, self.name)  # the id is free after the deletion
+                require_owner()  # the deletion has finished meanwhile
         with contextlib.suppress(StorageError, UnsafePathError):  # must not stop a measurement
             deletion.require_unused(self.store, self.name)  # remains of an experiment that had this folder
         require_attempt()
