@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_energy_measure import record
 from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.batch.uploads import uploads_folder
 from llm_energy_measure.results.batch.verify import verify_experiment
 from llm_energy_measure.verification.verdicts import verdict_of
 from tests.support import buckets
 from tests.support.command import run
+from tests.support.replay import steady_watts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llm_energy_measure.recorder.recording import Recording
     from tests.support.fault_proxy import Fault, FaultProxy
 
 WATTS = 100.0
@@ -88,6 +93,53 @@ def span_sec(records: list[RawProcessResult]) -> float:
     starts = [clock.monotonic_start_sec for clock in clocks if clock.monotonic_start_sec is not None]
     ends = [clock.monotonic_end_sec for clock in clocks if clock.monotonic_end_sec is not None]
     return max(ends) - min(starts)
+
+
+def recording(url: str, folder: Path, **changes: Any) -> Recording:
+    """Return a recording into a bucket that saves a checkpoint every 0.1 s."""
+    environ = {"LLM_ENERGY_MEASURE_FALLBACK_DIR": str(folder)}
+    options: dict[str, Any] = {"environ": environ, "sources": [steady_watts(WATTS)], "checkpoint_sec": 0.1, **changes}
+    return record("exp", results_dir=url, **options)
+
+
+def energies_of_checkpoints(repository: FileSystemRepository) -> list[float]:
+    found = [record.energy_metrics.total_energy_j for record in repository.recover_raw("exp").partials]
+    return [joules for joules in found if joules is not None]
+
+
+def test_checkpoints_are_in_the_bucket_while_the_block_runs(url: str, tmp_path: Path) -> None:
+    reader = FileSystemRepository(url)
+    with recording(url, tmp_path) as run:
+        run.add_tokens(input=10, output=20)
+        seen: list[float] = []
+        end = time.monotonic() + 60
+        while len(seen) < 2 and time.monotonic() < end:
+            seen += [joules for joules in energies_of_checkpoints(reader) if joules not in seen]
+            time.sleep(0.02)
+        assert len(seen) == 2, "a later checkpoint replaces the first one"
+        assert reader.load_all_raw("exp") == []
+    assert reader.recover_raw("exp").partials == []
+    [result] = reader.load_all_raw("exp")
+    assert result.energy_metrics.total_energy_j is not None
+    assert 0 <= seen[0] < seen[1] <= result.energy_metrics.total_energy_j
+
+
+def test_second_process_with_the_same_rank_is_refused(url: str, tmp_path: Path) -> None:
+    """The lock is in the bucket: another host sees it."""
+    ranks = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    folders = [tmp_path / name for name in ("first", "second")]
+    first, second = (
+        recording(url, folder, environ={**ranks, "LLM_ENERGY_MEASURE_FALLBACK_DIR": str(folder)}) for folder in folders
+    )
+    with (
+        first,
+        pytest.raises(RecorderError, match=r"already records this rank; give each process its own rank"),
+        second,
+    ):
+        pytest.fail("the block must not run")
+    assert [record.process_index for record in FileSystemRepository(url).load_all_raw("exp")] == [1]
+    names = [entry.name for entry in FileSystemRepository(url).store.list("raw/exp")]
+    assert names == ["manifest.json", "process_1.json"], "the lock is released"
 
 
 @pytest.mark.skipif(not buckets.IS_LONG, reason="it takes two minutes; make test-cloud runs it")

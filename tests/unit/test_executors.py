@@ -144,6 +144,22 @@ def test_batch_of_a_killed_worker_runs_again(cluster: Any, scheduler: str, tmp_p
     assert aggregates(slow.base_path) == aggregates(expected.base_path)
 
 
+def test_verdicts_are_the_same_if_a_worker_is_killed(cluster: Any, scheduler: str, tmp_path: Path) -> None:
+    repository = fill(tmp_path / "results", 200)
+    list(aggregate_all(repository))
+    repository.store.put("raw/exp_07/process_1.json", b"{")
+    names = repository.list_experiments()
+    expected = list(verify_experiments(repository, names))
+    assert {one.verdict for one in expected} == {"undetermined", "stale"}
+    slow, killed = SlowRepository(repository.base_path), list[int]()
+    with dask_workers(scheduler, slow) as workers:
+        thread = kill_a_worker(cluster, slow.base_path, killed)
+        found = list(verify_experiments(slow, names, executor=workers.executor, jobs=workers.threads))
+    thread.join(30)
+    assert killed
+    assert found == expected
+
+
 def slowly(folder: Path, work: Any, batch: Any) -> Any:
     """Do the work in two steps, so that a worker can be killed when a part of its batch is saved."""
     half = len(batch) // 2
