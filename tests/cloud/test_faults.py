@@ -106,6 +106,28 @@ def test_server_that_never_answers_is_an_error(proxy: FaultProxy, url: str) -> N
             call()
 
 
+def test_create_that_is_overwritten_before_its_answer_is_a_refusal(proxy: FaultProxy, url: str) -> None:
+    """The answer to the writer is lost, and an overwrite follows: no create succeeds, and no value is lost."""
+    other, kept = store_of(url), list[str]()
+    first = ObjectStore(url, sleep=lambda _: kept.append(other.exchange(KEY, b"newer")))
+    first.require_safe_writes()
+    proxy.fault_of = once("PUT", "lost")
+    assert first.create(KEY, DATA) is False
+    assert (other.get(KEY), [other.get(key) for key in kept]) == (b"newer", [DATA])
+
+
+def test_create_that_gets_no_answer_is_an_error_and_may_be_stored(proxy: FaultProxy, url: str) -> None:
+    """All answers to the writer are lost, so the writer reports an error. No other create can succeed."""
+    store = store_of(url)
+    proxy.fault_of = lambda *_: "lost"
+    with pytest.raises(StorageError, match="8 tries"):
+        store.create(KEY, DATA)
+    proxy.fault_of = lambda *_: None
+    assert store.create(KEY, b"other") is False
+    assert store.get(KEY) == DATA
+    assert store.create(KEY, DATA) is False, "the second call cannot know that the value is its own"
+
+
 def test_many_writers_through_faults_lose_nothing(proxy: FaultProxy, url: str) -> None:
     """64 writers of one key: one result wins, and each of the others gets a refusal or keeps the previous value."""
     store = store_of(url)

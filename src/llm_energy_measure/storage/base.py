@@ -5,7 +5,8 @@ A key is a relative path with `/` between its parts, such as `raw/exp_7/process_
 Guarantees of all methods:
 
 - A value is absent or whole. No reader sees a part of a value.
-- `create` never replaces a value. If two callers create the same key, exactly one succeeds.
+- `create` never replaces a value. If several callers create the same key, at most one succeeds, and the value is the
+  value of one of them. If no call fails and no answer of a server is lost, exactly one succeeds.
 - After `create`, `put`, `put_many` or `exchange` returns, the value survives a crash of the machine (if the file
   system honours fsync).
 - No method follows a symbolic link inside the store, and no method blocks on a pipe or a device.
