@@ -129,7 +129,8 @@ def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) 
         uses_energy: Whether the compared figure depends on the energy. If not, its scope and provenance may differ.
 
     Raises:
-        IncompatibleResultsError: A field has two known values. The message has the field and both values.
+        IncompatibleResultsError: The runs have different known values of a field that is not in `vary`. The message has
+            the field and both values.
     """
     for name in COMPARABLE_FIELDS:
         if name in vary or (name in _ENERGY_FIELDS and not uses_energy):

@@ -51,7 +51,7 @@ def sides_of(observations: Sequence[Observation], name: str, base: str) -> tuple
     Runs without a value belong to no side.
 
     Raises:
-        ConfigurationError: There is no column with this name, no run has the value of the base, or no run has another.
+        ConfigurationError: No column has this name, no run has the value `base`, or all runs have the value `base`.
     """
     doing = f"cannot compare by {name}"
     read = column(name, observations, doing)

@@ -220,7 +220,7 @@ def _number(values: Iterable[str | None]) -> str | None:
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
-    """Return the sum of the values. None if one is unknown or if there is none."""
+    """Return the sum of the values; None if a value is unknown or if there are no values."""
     known = list(values)
     return None if not known or None in known else sum(value for value in known if value is not None)
 

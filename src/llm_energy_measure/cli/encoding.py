@@ -35,7 +35,7 @@ def is_unicode() -> bool:
 
 
 def _encoding_of_terminal() -> str | None:
-    """Return the encoding of stdout if it lacks characters, else None.
+    """Return the encoding of stdout if it cannot encode all Unicode characters, else None.
 
     In the locale C, Python writes UTF-8 (PEP 540). A user who sets LC_ALL=C has a terminal that shows ASCII only.
     """

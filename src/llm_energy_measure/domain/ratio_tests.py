@@ -60,7 +60,7 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
         # Divided by the largest part, the squares cannot underflow.
         shares = [part / largest for part in parts]
         squares = math.fsum(share**2 / (n - 1) for share, n in zip(shares, self.counts, strict=True))
-        # Rounding could give slightly less than 1, the least possible value.
+        # The exact value is at least 1; rounding could give slightly less.
         return max(1.0, math.fsum(shares) ** 2 / squares)
 
     def _squared_errors(self) -> list[float]:

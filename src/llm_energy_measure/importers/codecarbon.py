@@ -54,7 +54,7 @@ _IN_RECORD = frozenset(
         *("ram_energy", "energy_consumed", "gpu_model", "codecarbon_version"),
     )
 )
-"""Columns that have a field in a record. The configuration keeps the other columns."""
+"""Columns that have a field in a record. All other columns are stored in the configuration of the record."""
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:

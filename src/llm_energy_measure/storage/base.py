@@ -183,7 +183,9 @@ class Store(Protocol):
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
 
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
-        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix.
+        """Return all values under a prefix, at any depth, sorted by name.
+
+        A name is the part of the key after the prefix.
 
         Args:
             prefix: The prefix.

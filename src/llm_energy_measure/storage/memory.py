@@ -101,7 +101,7 @@ class MemoryStore:
         return sorted(entries.values())
 
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
-        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
+        """Return all values under a prefix, at any depth, sorted by name (the key without the prefix)."""
         return walk_folders(self, prefix)
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:

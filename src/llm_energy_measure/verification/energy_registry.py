@@ -73,9 +73,9 @@ ENERGY_CHECKS: dict[str, Check] = {
     ),
     "attribution.contradictory": Check(
         "No explanation fits the readings: the evidence contradicts itself.",
-        "Fails if readings must be of one counter, but differ from its energy by more than 25 %. Also fails if "
-        "readings of parts of a host exceed the reading of the whole host by more than 25 %. The upper bound is then "
-        "the plain sum.",
+        "Fails if readings that the records assign to one counter differ from the energy of this counter by more than "
+        "25 %. Also fails if readings of parts of a host exceed the reading of the whole host by more than 25 %. The "
+        "upper bound is then the plain sum.",
         "Check scopes, windows and units of the processes that the finding names.",
     ),
     "attribution.scope_unknown": Check(

@@ -377,7 +377,7 @@ class _Host:
     def _with_module(
         self, total: EnergyRange, components: dict[Component, EnergyRange], readings: Sequence[Reading]
     ) -> EnergyRange:
-        """Return the total with and without the CPU and the memory that the sensor of a module may have counted."""
+        """Return the total. Its lower bound leaves out CPU and memory energy that the module's sensor may include."""
         gpu = components.get("gpu", ZERO)
         others = added(part for component, part in components.items() if component in ("cpu", "ram"))
         if not self.has_module or not gpu.high_j or not others.high_j:

@@ -52,7 +52,7 @@ class Gpu(Struct, frozen=True, gc=False):
         is_by_index: Whether the sensor is identified by an index alone.
         limit_w: Greatest power of its board, in watts: from the record, else from the table; None if unknown.
         board: Name of its board; None if unknown.
-        alone: The boards of a process that uses only this GPU.
+        alone: Value of `OwnBoards` for a process that uses only this GPU.
     """
 
     sensor: str | int | None

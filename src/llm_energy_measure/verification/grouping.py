@@ -105,7 +105,7 @@ def by_sensors(readings: Sequence[Reading]) -> list[list[Reading]]:
 
 
 def code_of_gpu(readings: Sequence[Reading]) -> str:
-    """Return True if readings of one sensor are of one GPU, or of several GPUs that share the sensor."""
+    """Return the code of the finding that one sensor was read several times: for one GPU, or for GPUs that share it."""
     if any(reading.is_shared for reading in readings) and len({reading.gpu for reading in readings}) > 1:
         return "attribution.shared_sensor"
     return "attribution.repeated_gpu"

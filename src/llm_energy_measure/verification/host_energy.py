@@ -1,4 +1,4 @@
-"""The explained energy of each host, and the evidence that decides it or is missing."""
+"""The explained energy of each host, the evidence that determines it, and the evidence that is missing."""
 
 from __future__ import annotations
 

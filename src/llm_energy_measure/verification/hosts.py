@@ -155,7 +155,7 @@ def _uuids(record: RawProcessResult) -> Iterator[str]:
 
 
 def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[int, ...]]) -> Division | None:
-    """Return the division by local ranks: distinct ranks are one host, and a repeated one needs another host."""
+    """Return the division by local ranks: processes with distinct ranks may share a host, and equal ranks may not."""
     ranks = [record.launcher.local_rank if record.launcher is not None else None for record in records]
     local = [rank for rank in ranks if rank is not None]
     if len(local) < len(ranks):

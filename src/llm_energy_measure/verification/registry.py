@@ -57,7 +57,7 @@ CHECKS: dict[str, Check] = {
         "Find out whether two runs share the folder.",
     ),
     "completeness.world_size": Check(
-        "The processes disagree on their number.",
+        "The processes record different numbers of processes.",
         "Fails if `world_size` has more than one value.",
         "Separate the runs.",
     ),

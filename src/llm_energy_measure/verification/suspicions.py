@@ -1,4 +1,4 @@
-"""Suspicions: patterns of a reading that was counted several times, which honest readings can also show.
+"""Suspicions: patterns that suggest double counting, but that correct readings can show too.
 
 These checks never fail: equal GPUs with equal work agree within a fraction of a percent, and more GPUs may do more
 work.

@@ -22,8 +22,8 @@ class CodeCarbon:
     """Energy of the CPU, the GPU and the memory of the host, as CodeCarbon's tracker reports it, in joules.
 
     One measurement of the tracker takes tens of milliseconds. It is therefore read only where a figure is needed: at
-    the ends of the block and of phases. Between them CodeCarbon samples power in its own thread. It writes no file and
-    sends nothing.
+    the ends of the block and of phases. Between these reads, CodeCarbon samples the power in its own
+    thread. CodeCarbon writes no file and sends nothing.
 
     Args:
         make_tracker: Returns a codecarbon.EmissionsTracker or an object with its methods.

@@ -162,6 +162,6 @@ def _known_numbers(cells: Sequence[str]) -> array[float] | None:
 def _number(cell: str) -> float:
     value = float(cell)
     if not math.isfinite(value):
-        msg = f"a cell has the number {cell}"
+        msg = f"the cell {cell!r} is not a finite number"
         raise ValueError(msg)
     return value
