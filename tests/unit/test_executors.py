@@ -145,7 +145,7 @@ def test_batch_of_a_killed_worker_runs_again(cluster: Any, scheduler: str, tmp_p
 
 
 def test_verdicts_are_the_same_if_a_worker_is_killed(cluster: Any, scheduler: str, tmp_path: Path) -> None:
-    repository = fill(tmp_path / "results", 200)
+    repository = fill(tmp_path / "results", 100)
     list(aggregate_all(repository))
     repository.store.put("raw/exp_07/process_1.json", b"{")
     names = repository.list_experiments()
