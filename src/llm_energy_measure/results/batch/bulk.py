@@ -138,7 +138,7 @@ def aggregate_all(
         force: Aggregate also experiments whose aggregate is current or external.
         rehash: Read all raw files, to find files that were edited in place.
         jobs: Number of processes that work, including this one (default 1), or number of batches that run in the
-            executor at the same time. `auto` uses one process per processor if the work takes longer. Worker
+            executor at the same time. `auto` uses one process per processor after half a second of work. Worker
             processes import the main script, which needs `if __name__ == "__main__":`.
         executor: A `concurrent.futures.Executor` that runs the batches, such as that of Dask or MPI. All its workers
             must reach the results directory.

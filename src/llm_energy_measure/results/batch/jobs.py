@@ -46,7 +46,7 @@ def run_batches(
         batches: The batches. They are taken from the iterator as they are needed.
         jobs: Number of processes, at least 1, including this one; default 1. With an executor, the number of batches
             that run at the same time; default is the number of processors. `auto` begins with one process, and uses
-            one per processor if the work takes longer.
+            one per processor after `workers_after_sec`.
         executor: Runs all batches instead of this process and its workers.
         names_of: Function that returns a set of names for a batch, such as the folders that it changes. In an executor,
             two batches with a common name do not run at the same time: the later batch waits.

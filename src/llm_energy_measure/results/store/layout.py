@@ -42,7 +42,7 @@ _NUMBERED = re.compile(
     rf"|(superseded-samples-process_[0-9]+)-[0-9]+(\.csv\.gz){re.escape(KEPT_SUFFIX)}"
 )
 _SAMPLES = re.compile(r"samples-process_(0|[1-9][0-9]{0,5})\.csv\.gz")
-# A list matches the name of each experiment. This pattern is the rule of `former_folder_name` for names that it returns
+# A list checks the names of all folders. This pattern is the rule of `former_folder_name` for names that it returns
 # unchanged, and takes a third of its time.
 _AGGREGATE = re.compile(rf"(?!{SUPERSEDED_AGGREGATE_PATTERN}\Z)(?!\.+json\Z)[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}\.json")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN + _KEPT)
