@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,31 @@ VALUES = st.one_of(
 )
 
 
-@given(st.lists(st.lists(VALUES, min_size=3, max_size=3), max_size=5))
-def test_csv_of_a_table_equals_that_of_each_cell(rows: list[list[Any]]) -> None:
-    """The fast cells are written as the slow ones."""
+# Chunks of equal and nearly equal numbers; most texts need quotes.
+REPEATED = st.sampled_from(
+    [(0, 1, 2**70, None), (0.0, -0.0, 1.0, math.nan, math.inf, None), (True, False, None)]
+).flatmap(lambda values: st.lists(st.sampled_from(values), min_size=20, max_size=20))
+QUOTED = st.lists(st.text(alphabet="a,\"\r\n ';=\u00e9"), min_size=20, max_size=20)
+
+
+def transposed(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Return the rows of a table from its columns."""
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+@given(
+    st.lists(st.lists(VALUES, min_size=3, max_size=3), max_size=5)
+    | st.lists(st.lists(VALUES, min_size=1, max_size=1), max_size=5)
+    | st.tuples(REPEATED, QUOTED, REPEATED).map(transposed)
+    | st.tuples(st.lists(st.integers(), min_size=3, max_size=3)).map(transposed)
+    | st.tuples(st.just([10**400, 2, 3])).map(transposed)
+)
+def test_csv_of_a_table_equals_that_of_the_csv_module(rows: list[list[Any]]) -> None:
+    names = ["a", "b", "c"][: len(rows[0]) if rows else 1]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([["a", "b", "c"], *([exporters._cell(exporters.plain(value)) for value in row] for row in rows)])
-    found = exporters.to_csv(exporters.Table(names=["a", "b", "c"], rows=rows))
+    writer.writerows([names, *([exporters._cell(exporters.plain(value)) for value in row] for row in rows)])
+    found = exporters.to_csv(exporters.Table(names=names, rows=rows))
     assert found.decode("utf-8-sig") == text.getvalue()
 
 

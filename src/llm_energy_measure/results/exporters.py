@@ -43,7 +43,7 @@ Results = AggregatedResult | RawProcessResult | Iterable[AggregatedResult | RawP
 # A line break inside a quoted cell is harmless.
 _HARMFUL = re.compile(rf"(?!\n)[{UNPRINTABLE}]")
 _ROWS_PER_CHUNK = 1_000
-_BOOLEAN_CELLS = {None: "", False: "false", True: "true"}
+_QUOTES = '""'
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -309,13 +309,12 @@ def _add(flat: dict[str, Any], more: dict[str, Any]) -> None:
 def to_csv(table: Table) -> bytes:
     """Return a table as CSV; the module's docstring describes the format."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_cell(name) for name in table.names])
-    rows = iter(table.rows)
     texts = _Texts()
+    text.write(_csv_lines([map(texts.__getitem__, table.names)]))
+    rows = iter(table.rows)
     while chunk := list(islice(rows, _ROWS_PER_CHUNK)):
         columns = [_csv_column(values, texts) for values in zip(*chunk, strict=True)]
-        writer.writerows(zip(*columns, strict=True))
+        text.write(_csv_lines(zip(*columns, strict=True)))
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
@@ -363,38 +362,55 @@ def plain(value: Any) -> Any:
 
 
 class _Texts(dict[str | None, str]):
-    """The cells of texts: most texts occur in many rows. None is an empty cell."""
+    """Texts as they are in a CSV file: most texts occur in many rows. None is an empty cell."""
 
     def __missing__(self, value: str | None) -> str:
         """Return the cell of a new text, and keep it."""
-        self[value] = cell = _cell(plain(value))
+        self[value] = cell = _quoted(_cell(plain(value)))
         return cell
 
 
-def _csv_column(values: Sequence[Any], texts: _Texts) -> Iterable[object]:
-    """Return `_cell(plain(value))` of each value of a column, or values that the csv module writes in the same way.
+def _csv_lines(rows: Iterable[Iterable[str]]) -> str:
+    """Return rows of encoded cells as lines. An empty cell that is alone in its row has quotes, as `csv` writes it."""
+    return "".join([f"{line or _QUOTES}\n" for line in map(",".join, rows)])
 
-    A CSV export of 20,000 experiments with 60 configuration keys takes half the time that it takes with `_cell` alone.
+
+def _csv_column(values: Sequence[Any], texts: _Texts) -> Iterable[str]:
+    """Return `_quoted(_cell(plain(value)))` of each value of a column.
+
+    For 20,000 rows of 114 columns, `to_csv` takes a third of the time that it takes with the last line alone.
     """
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {str}:
         return map(texts.__getitem__, values)
-    if kinds <= {int, float}:
-        floats = (value for value in values if type(value) is float) if int in kinds else filter(None, values)
-        if all(map(math.isfinite, floats)):
-            return values
-    if kinds == {bool}:
-        return map(_BOOLEAN_CELLS.__getitem__, values)
     if kinds == {datetime}:
         return ["" if value is None else value.isoformat() for value in values]
-    return [_cell(plain(value)) for value in values]
+    if kinds <= {int, float, bool} and len(kinds) <= 1:
+        distinct = set(values)
+        if len(distinct) * 4 <= len(values) and not any(map(_is_negative_zero, values if 0.0 in distinct else ())):
+            return map({value: _cell(plain(value)) for value in distinct}.__getitem__, values)
+        if kinds == {int} or (kinds == {float} and all(map(math.isfinite, distinct - {None}))):
+            return ["" if value is None else repr(value) for value in values]
+    return [_quoted(_cell(plain(value))) for value in values]
+
+
+def _is_negative_zero(value: float | None) -> bool:
+    """Return True for -0.0, which is equal to 0.0."""
+    return value == 0 and math.copysign(1.0, value) < 0
+
+
+def _quoted(text: str) -> str:
+    """Return a text as the `csv` module writes it between two commas."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([text, ""])
+    return line.getvalue()[: -len(",\n")]
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return _BOOLEAN_CELLS[value]
+        return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, datetime):
