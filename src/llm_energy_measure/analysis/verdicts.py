@@ -42,7 +42,7 @@ def verdict_of(
 
 
 def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], margin: float) -> int | None:
-    """Return the least number of further repeats (or pairs) that would decide, if ratio and spread stay the same.
+    """Return the least number of further repeats per side (or of pairs) that would decide, if ratio and spread stay.
 
     Args:
         estimate: The undecided estimate.

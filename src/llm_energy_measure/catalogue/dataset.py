@@ -293,7 +293,7 @@ def _is_current(folder: Path, month: Month, sums: Mapping[str, str]) -> bool:
             with month_folder(folder, table, month.name) as found, found.open(_PART) as file:
                 if sums.get(_key(table, month.name)) != _file_digest(file):
                     return False
-                # The sums are written after all three files, so the files are of one update. The last file is smallest.
+                # The sums are written after all three files, so the files are of one update: one fingerprint is enough.
                 if table == TABLES[-1] and _fingerprint_in(file) != month.fingerprint:
                     return False
         except (OSError, ArrowInvalid, UnsafePathError):

@@ -1,8 +1,8 @@
 """Keep the catalogue up to date while many experiments are aggregated, so that the next list is fast.
 
 A row is trusted only if its mtimes are older than a tick of the file system's clock. So rows are written some seconds
-after the aggregates, and the next list reads only the experiments of the last seconds. After very many aggregates, a
-last scan follows, so that the next list compares only the mtimes of three folders.
+after the aggregates, and the next list reads only the experiments of the last seconds. After 20,000 new
+aggregates or more, a last scan follows, so that the next list compares only the mtimes of three folders.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def keep_catalogue(
             written.
         min_scanned: Number of new aggregates that a last scan follows, after a pause of two seconds.
     """
-    number = 0
+    new_aggregates = 0
     waiting: deque[tuple[float, str]] = deque()
     with _Follower(repository) as follower:
         for outcome in outcomes:
             if outcome.result == "aggregated":
-                number += 1
+                new_aggregates += 1
                 waiting.append((time.monotonic(), repository.folder_of(outcome.experiment_id)))
                 if len(waiting) >= min_rows and waiting[min_rows - 1][0] <= time.monotonic() - min_age_sec:
                     follower.update([waiting.popleft()[1] for _ in range(min_rows)])
             yield outcome
         if follower.has_written:
             follower.update([folder for _, folder in waiting])
-        if follower.has_written and number >= min_scanned:
+        if follower.has_written and new_aggregates >= min_scanned:
             follower.scan()
 
 
@@ -90,7 +90,7 @@ class _Follower(contextlib.ExitStack):
                 self.has_written = True
 
     def scan(self) -> None:
-        """Compare the mtimes of all experiments, when those of their folders are older than a tick."""
+        """Wait until the mtimes of the folders are older than a tick (`TICK_SEC`), then refresh the catalogue."""
         from llm_energy_measure.catalogue.index import TICK_SEC
 
         with self._ignored_errors():

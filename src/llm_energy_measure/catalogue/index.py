@@ -149,7 +149,8 @@ class Catalogue(CatalogueReader):
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
-        if changed and (hidden := self._hidden()):  # an unchanged folder was listed before its first object was deleted
+        # A deletion can begin after the listing. A folder that is listed unchanged still had all its objects.
+        if changed and (hidden := bucket_moves.hidden_folders(store)):
             mtimes = {folder: found for folder, found in mtimes.items() if folder not in hidden}
             changed = [folder for folder in changed if folder not in hidden]
         if len(changed) > self.scan_limit:
@@ -284,11 +285,6 @@ class Catalogue(CatalogueReader):
             folder: Mtimes(raw.get(folder), aggregated.get(folder), tags.get(folder))
             for folder in sorted(folders - hidden)
         }
-
-    def _hidden(self) -> set[str]:
-        """Return the folders that a deletion or an archiving has hidden in a bucket since they were listed."""
-        store = self.repository.store
-        return set() if store.supports_folder_move else bucket_moves.hidden_folders(store)
 
     def _is_known(self, found: Mtimes, row: tuple[Any, ...] | None) -> bool:
         """Return True if a row was built from these mtimes and they were old enough at that time."""

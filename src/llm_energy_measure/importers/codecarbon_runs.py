@@ -47,8 +47,8 @@ class EnergyReading(msgspec.Struct, frozen=True):
         return self.total if self.total is not None else sum(known) if known else None
 
 
-class Anomalies(msgspec.Struct, frozen=True):
-    """What is unusual about the rows of a part of a run.
+class Anomalies(msgspec.Struct):
+    """Irregular rows of a part of a run.
 
     Attributes:
         fallen: Components whose energy fell, with the line and the two energies in kWh.
@@ -95,11 +95,11 @@ class Part(msgspec.Struct):
 
     @property
     def anomalies(self) -> Anomalies:
-        """What is unusual about the rows. Do not change it."""
+        """Irregular rows. To add one, use `changeable_anomalies`."""
         return self.own_anomalies or _NO_ANOMALIES
 
-    def to_note(self) -> Anomalies:
-        """Return the anomalies of this part, to add one."""
+    def changeable_anomalies(self) -> Anomalies:
+        """Return the anomalies of this part, which the caller may change."""
         if self.own_anomalies is None:
             self.own_anomalies = Anomalies()
         return self.own_anomalies
@@ -158,7 +158,7 @@ class Runs:
         for cell in set(row.refused_cells) & self._runs.keys():
             for key in self._runs[cell]:
                 if not key[1] or key[1] in row.refused_cells:
-                    self.parts[key][-1].to_note().refused.append(row.line)
+                    self.parts[key][-1].changeable_anomalies().refused.append(row.line)
 
 
 def _chosen(cells: Mapping[str, str], column: str) -> str:
@@ -217,19 +217,21 @@ def _add_to_part(part: Part, reading: EnergyReading, *, has_tasks: bool) -> None
     if not has_tasks and last.duration_sec is not None and reading.duration_sec is not None:
         growth_sec = (reading.duration_sec - last.duration_sec) if _is_same_start(last, reading) else 0.0
     if last.start is not None and reading.start is None and not any(change > 0 for change in _changes(last, reading)):
-        part.to_note().late.add(reading.line)  # the earlier row has the same energies, and it also has a start
+        part.changeable_anomalies().late.add(
+            reading.line
+        )  # the earlier row has the same energies, and it also has a start
         return
     if _is_lower(last, reading):
         is_reset = growth_sec > 0 and any(reading.components)
-        found = part.to_note()
+        found = part.changeable_anomalies()
         (found.unusable if is_reset else found.late).add(reading.line)
         return
     if growth_sec < 0 and _rises_and_falls(last, reading):
-        part.to_note().late.add(reading.line)
+        part.changeable_anomalies().late.add(reading.line)
         last, reading = reading, last
     for name, before, after in zip(COMPONENTS, last.components, reading.components, strict=True):
         if before is not None and after is not None and after < before * (1 - _ROUNDED):
-            part.to_note().fallen.setdefault(name, (reading.line, before, after))
+            part.changeable_anomalies().fallen.setdefault(name, (reading.line, before, after))
     part.last = reading
 
 

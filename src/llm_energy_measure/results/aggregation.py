@@ -203,8 +203,7 @@ def _require_process_count(experiment_id: str, expected: int | None) -> None:
 def _no_result(experiment_id: str, options: AggregationOptions) -> AggregationError:
     unreadable = options.unreadable
     found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
-    first = "repair the files" if unreadable else "check the id"
-    advice = f"{first}, or run the experiment again"
+    advice = f"{'repair the files' if unreadable else 'check the id'}, or run the experiment again"
     if options.manifest is not None and not unreadable:
         reason = "its processes were killed, or have not ended"
         found, advice = f"it has no results and no checkpoints: {reason}", "run the experiment again"

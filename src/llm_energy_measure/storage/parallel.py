@@ -34,7 +34,8 @@ def at_once(store: Store, *calls: Callable[[], ResultT]) -> list[ResultT]:
     Calls may run twice. A call must not use `at_once`: it would wait for its own thread.
 
     Raises:
-        ResultsError: The error of the first call that fails, after all calls have ended.
+        ResultsError: The first error in the order of the calls. With threads, all calls have ended; without threads, no
+            later call is made.
     """
     if store.parallel_requests == 1 or len(calls) < 2:
         return [call() for call in calls]

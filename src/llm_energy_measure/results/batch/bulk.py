@@ -122,8 +122,9 @@ def aggregate_all(
 ) -> Iterator[AggregationOutcome]:
     """Aggregate many experiments, and yield the outcome of each, in order.
 
-    A failed experiment does not stop the other ones. Each batch is synced once; the batches grow, and run as the caller
-    takes their outcomes. After an interruption, all stored aggregates are complete, and the next call does the rest.
+    A failed experiment does not stop the other experiments. Each batch is synced once; the batches grow, and run as the
+    caller takes their outcomes. After an interruption, all stored aggregates are complete, and the next call does the
+    rest.
 
     Without `experiment_ids`, an experiment whose mtimes show no change is not opened. Its outcome is `current`, without
     `aggregated`. A lower bound is opened each time, so that a strict call can refuse it.
@@ -274,7 +275,7 @@ def _folder_to_read(item: str | AggregationOutcome) -> str | None:
 def _reading_time_ns(repository: FileSystemRepository) -> int:
     """Return the mtime for aggregates of raw files that are read from now on; 0 if the time is unknown.
 
-    The mtime is 1 ns before the present time of the store's clock. No new file has the same mtime, because it is
+    The mtime is 1 ns before the current time of the store's clock. No new file has the same mtime, because it is
     between two ticks of the clock.
     """
     return max(store_time_ns(repository.store, AGGREGATED_DIR) - 1, 0)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 BatchT = TypeVar("BatchT")
 ResultT = TypeVar("ResultT")
 
-# With jobs="auto", workers start after this time of work in this process, if two more batches follow. A worker starts
-# in about the same time, so that it saves none in short work.
+# With jobs="auto", workers start after this time of work in this process, if two more batches follow. Starting
+# a worker takes about as long, so workers save no time if the work is short.
 _WORKERS_AFTER_SEC = 0.5
 
 # Batches per worker that run or wait in the queue. No worker is idle, and the memory does not grow.

@@ -100,7 +100,7 @@ def upload_results(local: FileSystemRepository, remote: FileSystemRepository) ->
 def _inventory(repository: FileSystemRepository) -> dict[str, dict[str, str]]:
     """Return what the listing says about each key, by folder name of the experiment."""
     store = repository.store
-    hidden = set() if store.supports_folder_move else bucket_moves.hidden_folders(store)
+    hidden = bucket_moves.hidden_folders(store)
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for parent in (RAW_DIR, AGGREGATED_DIR, TAGS_DIR):
         for entry in store.walk(parent):

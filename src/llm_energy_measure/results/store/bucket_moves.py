@@ -34,6 +34,8 @@ def hidden_folders(store: Store, names: Iterable[str] | None = None) -> set[str]
         store: The store.
         names: The names in `raw/`, if the caller has just listed them.
     """
+    if store.supports_folder_move:
+        return set()
     names = (entry.name for entry in store.list(RAW_DIR)) if names is None else names
     found = {layout.hidden_folder_of(name) for name in names}
     return {folder for folder in found if folder is not None and is_hidden(store, folder)}
@@ -41,7 +43,7 @@ def hidden_folders(store: Store, names: Iterable[str] | None = None) -> set[str]
 
 def is_hidden(store: Store, folder: str) -> bool:
     """Return True if the deletion or the archiving of a folder has not finished."""
-    return is_deleted(store, folder) or _archived_manifest(store, folder) is not None
+    return any(check() for check in marker_checks(store, folder))
 
 
 def marker_checks(store: Store, folder: str) -> tuple[Callable[[], bool], Callable[[], bool]]:

@@ -99,7 +99,7 @@ def deleted_folders(store: Store) -> set[str]:
 
 def without_hidden(store: Store, folders: Iterable[str]) -> Iterator[str]:
     """Yield the folder names that no unfinished change hides. In a directory, a rename changes the name at once."""
-    hidden = set() if store.supports_folder_move else bucket_moves.hidden_folders(store)
+    hidden = bucket_moves.hidden_folders(store)
     return (folder for folder in folders if folder not in hidden)
 
 

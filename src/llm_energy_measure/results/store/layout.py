@@ -42,9 +42,10 @@ _NUMBERED = re.compile(
     rf"|(superseded-samples-process_[0-9]+)-[0-9]+(\.csv\.gz){re.escape(KEPT_SUFFIX)}"
 )
 _SAMPLES = re.compile(r"samples-process_(0|[1-9][0-9]{0,5})\.csv\.gz")
-# A list checks the names of all folders. This pattern is the rule of `former_folder_name` for names that it returns
-# unchanged, and takes a third of its time.
-_AGGREGATE = re.compile(rf"(?!{SUPERSEDED_AGGREGATE_PATTERN}\Z)(?!\.+json\Z)[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}\.json")
+# The file names of aggregates: names that `former_folder_name` returns unchanged, with `.json`.
+_AGGREGATE_FILE = re.compile(
+    rf"(?!{SUPERSEDED_AGGREGATE_PATTERN}\Z)(?!\.+json\Z)[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}\.json"
+)
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN + _KEPT)
 
 UNNAMED = "_unnamed"
@@ -81,7 +82,7 @@ def folder_in(store: Store, experiment_id: str) -> str:
 
 def is_folder_name(name: str) -> bool:
     """Return True if an experiment's folder can have this name, in this or an earlier release."""
-    return _AGGREGATE.fullmatch(f"{name}.json") is not None
+    return _AGGREGATE_FILE.fullmatch(f"{name}.json") is not None
 
 
 def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
@@ -328,7 +329,7 @@ def aggregated_folder_of(name: str) -> str | None:
         >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json.kept")
         ('exp_7', None)
     """
-    return name.removesuffix(".json") if _AGGREGATE.fullmatch(name) else None
+    return name.removesuffix(".json") if _AGGREGATE_FILE.fullmatch(name) else None
 
 
 def is_superseded_aggregate(name: str) -> bool:

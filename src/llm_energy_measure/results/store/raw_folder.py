@@ -253,7 +253,8 @@ class RawFolder:
         else:
             from llm_energy_measure.storage.parallel import at_once  # directories do not need this import
 
-            # Four independent requests. `claim` reads the archive again after it has created the manifest.
+            # Four independent requests. The first two calls raise or return None, the other two return True if there is
+            # a marker. `claim` reads the archive again after it has created the manifest.
             markers = bucket_moves.marker_checks(self.store, self.name)
             try:
                 if not any(at_once(self.store, require_owner, require_attempt, *markers)):
