@@ -310,6 +310,14 @@ def test_plot_writes_files_by_suffix(examples: Path, tmp_path: Path) -> None:
     assert (done.status, "use .pdf, .svg, .png" in done.err) == (2, True)
 
 
+@pytest.mark.parametrize("axes", [("nothing", "energy"), ("itl_p50", "nothing")])
+def test_plot_names_the_metrics_if_an_axis_is_unknown(examples: Path, axes: tuple[str, str]) -> None:
+    done = run("-o", examples, "results", "plot", "--x", axes[0], "--y", axes[1])
+    assert done.status == 2
+    assert "cannot draw 'nothing': there is no value with this name; use a metric (j_per_token, " in done.err
+    assert "tag.KEY, config.KEY" in done.err
+
+
 def test_plot_reads_numeric_columns_of_an_export(examples: Path) -> None:
     done = run("-o", examples, "results", "plot", "--x", "config.batch_size", "--y", "ttft_p99_ms")
     assert done.status == 0

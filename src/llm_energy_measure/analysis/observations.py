@@ -254,18 +254,26 @@ IDENTITY_NAMES = frozenset(
 """The facts in `Observation.identity` that every experiment has."""
 
 
+_GETTERS: dict[str, Callable[[ExperimentSummary], str | None]] = {
+    "date": lambda row: _date(row.start_time),
+    "host": lambda row: ", ".join(row.hosts) or None,
+}
+FACT_NAMES = f"tag.KEY, config.KEY, {', '.join(sorted(IDENTITY_NAMES.union(_GETTERS)))}"
+"""The names of facts, as advice for a user."""
+
+
+def is_fact(name: str) -> bool:
+    """Return True for a name to group by, such as `host` or `tag.KEY`. Any key of tags and configuration is valid."""
+    return name.startswith("tag.") or is_config(name) or name in IDENTITY_NAMES or name in _GETTERS
+
+
 def _getter(name: str) -> Callable[[ExperimentSummary], str | None]:
     """Return the function that reads a value to group by. Raises `ConfigurationError` for an unknown name."""
     if name.startswith("tag."):
         return lambda row: row.tags.get(name.removeprefix("tag."))
-    getters: dict[str, Callable[[ExperimentSummary], str | None]] = {
-        "date": lambda row: _date(row.start_time),
-        "host": lambda row: ", ".join(row.hosts) or None,
-    }
-    if name in getters:
-        return getters[name]
-    advice = f"use tag.KEY, config.KEY, {', '.join(getters)} or {', '.join(sorted(IDENTITY_NAMES))}"
-    raise ConfigurationError(f"cannot group by {name!r}", "there is no value with this name", advice)
+    if name in _GETTERS:
+        return _GETTERS[name]
+    raise ConfigurationError(f"cannot group by {name!r}", "there is no value with this name", f"use {FACT_NAMES}")
 
 
 def _date(start: datetime | None) -> str | None:

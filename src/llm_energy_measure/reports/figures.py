@@ -17,6 +17,7 @@ from llm_energy_measure.reports.quantities import (
     as_categories,
     is_number,
     quantity_of,
+    require_value,
     sorted_texts,
     stored_columns,
     texts_of,
@@ -87,6 +88,8 @@ def read_for(
         ConfigurationError: The condition or a name is wrong.
     """
     names = [choice.x, choice.y]
+    for name in names:
+        require_value(name)
     # Keys of the configuration separate repeats already; other facts have to be named.
     facts = [name for name in (choice.x, choice.by, choice.facet) if name is not None and not is_number(name)]
     return read_results(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct, structs
 
-from llm_energy_measure.analysis.observations import METRICS, Observation
+from llm_energy_measure.analysis.observations import FACT_NAMES, METRICS, Observation, is_fact
 from llm_energy_measure.analysis.repeats import RepeatGroup
 from llm_energy_measure.analysis.selections import column, text_order
 from llm_energy_measure.catalogue.query import ALIASES
@@ -61,6 +61,13 @@ def is_number(name: str) -> bool:
     return name in METRICS or bool(stored_columns([name]))
 
 
+def require_value(name: str) -> None:
+    """Raise `ConfigurationError` unless an axis can show a value of this name."""
+    if not (is_number(name) or is_fact(name)):
+        advice = f"use a metric ({', '.join(METRICS)}), a numeric column of an export, {FACT_NAMES}"
+        raise ConfigurationError(f"cannot draw {name!r}", "there is no value with this name", advice)
+
+
 def uses_energy(name: str) -> bool:
     """Return True if a value of this name depends on the energy."""
     if name in METRICS:
@@ -97,11 +104,7 @@ def quantity_of(name: str, results: Results) -> Quantity:
 
 def _fact(name: str, results: Results) -> Quantity:
     """Return a value that is equal in all repeats: a number if all its values are numbers, otherwise a category."""
-    try:
-        read = column(name, results.observations, f"cannot draw {name!r}")
-    except ConfigurationError as error:
-        advice = f"{error.advice}, a numeric column of an export, or a metric: {', '.join(METRICS)}"
-        raise ConfigurationError(error.doing, error.found, advice) from error
+    read = column(name, results.observations, f"cannot draw {name!r}")
     texts = {one.experiment_id: read(one) for one in results.observations}
     known = sorted({text for text in texts.values() if text is not None}, key=text_order)
     label = name.rpartition(".")[2].replace("_", " ")
