@@ -44,7 +44,8 @@ def create_file(path: str, data: bytes) -> None:
 
     Raises:
         FileExistsError: `path` exists. It was not changed.
-        OSError: The file system returned an error. No file was created.
+        OSError: The file system returned an error. If only the sync of the folder failed, `path` exists; otherwise, no
+            file was created.
     """
     temp = _write_temporary(path, data)
     try:
@@ -52,7 +53,7 @@ def create_file(path: str, data: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temp)
-    # A later attempt can move the folder together with this file at any time.
+    # FileNotFoundError: a new attempt of the experiment has already archived the folder with this file.
     with contextlib.suppress(FileNotFoundError):
         sync_folder(os.path.dirname(path))
 
@@ -63,7 +64,7 @@ def replace_file(path: str, data: bytes) -> None:
     The new file keeps the permissions of the old one.
 
     Raises:
-        OSError: The file system returned an error. `path` is unchanged.
+        OSError: The file system returned an error. `path` is unchanged, unless only the sync of the folder failed.
     """
     temp = _write_temporary(path, data)
     try:
@@ -89,7 +90,7 @@ def replace_files(files: Mapping[str, bytes], *, mtime_ns: int | None = None) ->
     """
     temps: dict[str, str] = {}
     suffix = unique_suffix()
-    at_once = _HAS_SYNCFS and len(files) > 1  # for one file, fsync does not wait for the data of other processes
+    at_once = _HAS_SYNCFS and len(files) > 1  # syncfs also waits for the data of other processes
     try:
         for path, data in files.items():
             temps[path] = _write_temporary(path, data, sync=not at_once, mtime_ns=mtime_ns, suffix=suffix)
@@ -116,7 +117,7 @@ def create_files(files: Mapping[str, bytes], *, root: str) -> list[str]:
         root: A folder on the same file system.
 
     Raises:
-        OSError: The file system returned an error. Files that were created before it are whole.
+        OSError: The file system returned an error. Files that were created before the error are whole.
     """
     temps: dict[str, str] = {}
     created: list[str] = []
@@ -137,7 +138,7 @@ def create_files(files: Mapping[str, bytes], *, root: str) -> list[str]:
         for temp in temps.values():
             _remove(temp)
     if _HAS_SYNCFS:
-        # Also the names of existing paths must be durable: the caller may treat them as stored.
+        # The caller may treat an existing path as stored, so its name must be durable too.
         _sync_file_system(root)
     else:
         for folder in sorted({os.path.dirname(path) for path in files}):
@@ -150,12 +151,13 @@ def exchange_file(path: str, data: bytes) -> str:
     """Replace a file durably, and return the path of a temporary file with the previous content.
 
     If several writers exchange a file at once, each gets a different previous content. Without RENAME_EXCHANGE (not
-    Linux, or not supported by the file system), this needs two steps, and the writers wait for each other.
+    Linux, or not supported by the file system), the exchange has two steps, and a lock makes the writers wait for each
+    other.
 
     Raises:
         FileNotFoundError: `path` does not exist.
         StorageError: Another process holds the lock of `path`. `path` is unchanged.
-        OSError: The file system returned an error. `path` is unchanged.
+        OSError: The file system returned an error. `path` is unchanged, unless only the sync of the folder failed.
     """
     temp = _write_temporary(path, data)
     try:
@@ -174,7 +176,9 @@ def exchange_file(path: str, data: bytes) -> str:
 
 
 def link_file(path: str, new_path: str) -> None:
-    """Create a hard link, or a copy on a file system without hard links, durably.
+    """Create a hard link durably. On a file system without hard links, create a copy.
+
+    `path` and `new_path` are in the same folder.
 
     Raises:
         FileExistsError: `new_path` exists. It was not changed.
@@ -210,8 +214,8 @@ def make_folder(path: str, *, root: str | None = None) -> None:
 
     Args:
         path: The folder.
-        root: A parent folder. The names of existing folders below it are made durable too, because another process
-            may have created them without syncing them yet.
+        root: A parent folder. Its name and the names of existing folders below it are made durable too, because another
+            process may have created these folders and not synced them yet.
     """
     missing, folder = [], path
     while not os.path.isdir(folder or os.curdir):
@@ -222,7 +226,7 @@ def make_folder(path: str, *, root: str | None = None) -> None:
     for new in reversed(missing):
         with contextlib.suppress(FileExistsError):
             os.mkdir(new)
-        # One stat call, which raises FileNotFoundError if the folder was deleted in between. isdir() would hide that.
+        # os.stat raises FileNotFoundError if another process has deleted the folder. isdir() would only return False.
         if not stat.S_ISDIR(os.stat(new).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", new)
         sync_folder(os.path.dirname(new))
@@ -247,12 +251,12 @@ def sync_folder(folder: str) -> None:
 
 
 def publish_folder(temp: str, path: str) -> None:
-    """Rename a new folder to `path` durably: all files and names in it are on the disk before the rename.
+    """Rename a new folder to `path` durably. Its files and names are on the disk before the rename.
 
     Without syncfs (not Linux), each file and each folder is synced separately.
 
     Raises:
-        OSError: The file system returned an error, or `path` exists.
+        OSError: The file system returned an error, or `path` exists and is not an empty folder.
     """
     if _HAS_SYNCFS:
         _sync_file_system(temp)
@@ -278,8 +282,8 @@ def _write_temporary(
 ) -> str:
     """Write a temporary file with default permissions in the folder of `path`, and return its path."""
     temp = temporary_path(path, suffix)
-    # tempfile.mkstemp would set mode 0600, which excludes the group.
-    # open is inside the try block, because most of the time is spent there and Ctrl-C can interrupt it.
+    # tempfile.mkstemp would set mode 0600, and then the group cannot read the file.
+    # os.open is inside the try block, because Ctrl-C most often comes while it runs: it takes most of the time.
     try:
         descriptor = os.open(temp, _NEW_FLAGS, 0o666)
         try:
@@ -318,7 +322,7 @@ def _publish_new(temp: str, path: str) -> None:
     try:
         os.link(temp, path, follow_symlinks=False)
     except FileExistsError:
-        # An NFS client repeats the request if the answer was lost, and then reports its own link as existing.
+        # If the answer was lost, an NFS client repeats the request, and gets EEXIST for its own link (2 links).
         if os.stat(temp).st_nlink == 1:
             raise
     except OSError as error:
@@ -334,7 +338,7 @@ def _rename_new(temp: str, path: str) -> None:
         raise FileExistsError(code, os.strerror(code), path)
     if code == 0:
         return
-    # RENAME_NOREPLACE is not supported. The check and the rename are two steps, so the writers wait for each other.
+    # RENAME_NOREPLACE is not supported. The check and the rename are two steps, so each writer needs the lock.
     with locked(path):
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
@@ -342,7 +346,7 @@ def _rename_new(temp: str, path: str) -> None:
 
 
 def _renameat2(source: str, target: str, flags: int) -> int:
-    """Call renameat2(2), which exists since Linux 3.15 but not in Python. Return 0 or the errno."""
+    """Call renameat2(2) (since Linux 3.15), for which Python has no function. Return 0 or the errno."""
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -353,9 +357,9 @@ def _renameat2(source: str, target: str, flags: int) -> int:
 
 
 def _sync_file_system(path: str) -> None:
-    """Call syncfs(2) on the file system of a file. It exists since Linux 2.6.39 but not in Python.
+    """Call syncfs(2) (since Linux 2.6.39), for which Python has no function, on the file system of a file.
 
-    Since Linux 5.8, it reports write errors.
+    Since Linux 5.8, syncfs reports write errors.
     """
     import ctypes
 

@@ -8,7 +8,7 @@ Guarantees of all methods:
 - `create` never replaces a value. If several callers create the same key, at most one succeeds, and the value is the
   value of one of them. If no call fails and no answer of a server is lost, exactly one succeeds.
 - After `create`, `put`, `put_many` or `exchange` returns, the value survives a crash of the machine (if the file
-  system honours fsync).
+  system honours fsync). Only `MemoryStore` does not guarantee this.
 - No method follows a symbolic link inside the store, and no method blocks on a pipe or a device.
 """
 
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
     Attributes:
         name: The last part of the key.
-        is_folder: True if further keys start with this key.
+        is_folder: True for a folder: keys of values start with its key and a slash.
         size_bytes: Size of the value in bytes; 0 for a folder.
         mtime_sec: Time of the last modification, in seconds since 1970-01-01 UTC; 0 if unknown.
         version: Opaque text that changes with the value, such as the ETag of an object; empty if the store has none.
@@ -42,15 +42,15 @@ class Entry(NamedTuple):
 
 
 if TYPE_CHECKING:
-    # Most callers use directories and open the paths, so the type of all paths is `Path`. Code that opens a path checks
-    # `supports_paths` first.
+    # mypy sees a `StorePath` as a `Path`, because most callers use directories and open the paths. Code that opens a
+    # path checks `supports_paths` first.
     _PathBase = Path
 else:
     _PathBase = object
 
 
 class StorePath(_PathBase):
-    """The place of a value in a store without files. Its text is the URL; it is no path that a program can open.
+    """The URL of a value in a store without files. `str` returns the URL. A program cannot open it as a file path.
 
     Example:
         >>> place = StorePath("s3://bucket/results") / "raw" / "process_0.json"
@@ -59,7 +59,7 @@ class StorePath(_PathBase):
     """
 
     def __new__(cls, url: str) -> Self:
-        """Return the place of a URL."""
+        """Return the `StorePath` of a URL."""
         made = object.__new__(cls)
         object.__setattr__(made, "_url", url.rstrip("/"))
         return made
@@ -76,12 +76,12 @@ class StorePath(_PathBase):
 
     @property
     def parent(self) -> Self:
-        """The place that contains this one."""
+        """The `StorePath` without the last part."""
         return type(self)(self._url.rpartition("/")[0])
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The store and the parts of the key."""
+        """Scheme and bucket as one part, then the other parts of the URL."""
         scheme, _, rest = self._url.partition("://")
         bucket, *others = rest.split("/")
         return (f"{scheme}://{bucket}", *others)
@@ -106,7 +106,7 @@ class StorePath(_PathBase):
 
 
 Entries = list[Entry]
-"""Entries, for annotations in a class that has a method `list`."""
+"""A list of entries. In a class with a method `list`, annotations cannot use the type `list`."""
 
 
 def split_key(key: str) -> list[str]:
@@ -126,8 +126,8 @@ class Store(Protocol):
 
     All methods raise `StorageError` if the file system returns an error, and `UnsafePathError` for an invalid key.
 
-    `get`, `create`, `put`, `exchange`, `list` and `delete` are the core, which each store has. Code that needs more
-    checks the flag of the capability, and never the class of the store.
+    `get`, `create`, `put`, `exchange`, `list` and `delete` are the core, which each store has. Code that needs another
+    capability checks its flag, and never the class of the store.
 
     Attributes:
         supports_paths: `path` returns the file or the folder of a key, which other code can open.
@@ -142,7 +142,7 @@ class Store(Protocol):
     parallel_requests: int
 
     def path(self, key: str) -> Path:
-        """Return the path of the value of a key, a `StorePath` without `supports_paths`. The value need not exist."""
+        """Return the path of a key, which need not exist. In a bucket, the path is a `StorePath`."""
 
     def require_safe_writes(self) -> None:
         """Check that the server behind the store keeps the guarantees; raise `StorageError` if it does not."""
@@ -159,12 +159,12 @@ class Store(Protocol):
     def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
         """Store several values durably with one sync, and replace existing ones.
 
-        If it raises, each key has its old or its new value.
+        If the call raises, each key has its old or its new value.
 
         Args:
             values: The values by key.
             mtime_ns: Modification time of the values, in nanoseconds since 1970-01-01 UTC. None is now. Stores
-                without modification times ignore it.
+                without modification times ignore this argument.
 
         Returns:
             The version of each new value, as `list` returns it. Empty if the store has no versions.
@@ -189,8 +189,8 @@ class Store(Protocol):
 
         Args:
             prefix: The prefix.
-            folders: Names of folders under the prefix that the caller knows, sorted. A store may list parts between
-                them at the same time. The result is the same.
+            folders: Sorted names of folders under the prefix that the caller knows. A store may divide the listing at
+                these names and request the parts in parallel. The result does not depend on them.
         """
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
@@ -211,7 +211,7 @@ class Store(Protocol):
 
 
 def walk_folders(store: Store, prefix: str) -> list[Entry]:
-    """Return all values under a prefix with one listing per folder: `walk` of a store that has folders."""
+    """Return all values under a prefix, with one listing per folder. Stores with folders use it for `walk`."""
     found = []
     for entry in store.list(prefix):
         if entry.is_folder:

@@ -1,8 +1,8 @@
-"""Files below a folder that can come from another person: no method follows a link, blocks, or opens a device.
+"""Safe access to files in a folder that can come from another person: no method follows a link or opens a device.
 
 A received folder can have links, pipes and devices under any name. Each method opens one name relative to the
-descriptor of its folder (openat(2) with O_NOFOLLOW and O_NONBLOCK) and checks the type of the opened file. Replacing a
-name with a link between two calls therefore has no effect either.
+descriptor of its folder (openat(2) with O_NOFOLLOW and O_NONBLOCK) and checks the type of the opened file. Therefore
+no method blocks, and an attacker gains nothing by replacing a name with a link between two calls.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def noun_of(mode: int) -> str:
 
 
 def unusual_type(path: str | Path) -> str | None:
-    """Return what makes a file unsafe to open and change in place, in words; None if it is safe or absent.
+    """Return the type of a file that is unsafe to open and change in place, in words; None if it is safe or absent.
 
     A regular file with several hard links is unsafe, because another of its names can be outside the folder.
     """
@@ -62,7 +62,7 @@ def unusual_type(path: str | Path) -> str | None:
 def require_no_link(path: str | Path, base: str | Path) -> None:
     """Raise `UnsafePathError` if a part of `path` below the folder `base` is a link, a pipe or a device.
 
-    A path outside `base` is not checked: the user chose it, and no received folder has a part in it.
+    A path outside `base` is not checked, because the user chose it.
     """
     parts: list[str] = []
     parent = os.path.abspath(path)
@@ -83,16 +83,17 @@ def require_no_link(path: str | Path, base: str | Path) -> None:
 def remove_tree(path: str) -> None:
     """Remove a folder and everything below it, at any depth. No link is followed.
 
-    Each subfolder is moved up before it is emptied, so that neither recursion nor the length of a path is a limit.
+    Each subfolder is moved to the top folder before it is emptied. Therefore neither the recursion limit of Python nor
+    the maximum length of a path limits the depth.
 
     Raises:
-        OSError: An entry could not be removed. The others are removed.
+        OSError: An entry could not be removed. All other entries are removed.
     """
     if not _HAS_DESCRIPTORS:
         shutil.rmtree(path)
         return
     problems: list[OSError] = []
-    with contextlib.suppress(OSError):  # the folder of another user
+    with contextlib.suppress(OSError):  # the folder belongs to another user
         os.chmod(path, 0o700)
     top = os.open(path, _FOLDER_FLAGS | NO_FOLLOW)
     try:
@@ -141,7 +142,7 @@ def unsafe_entries(root: str | Path, prefixes: Iterable[str]) -> dict[str, str]:
 
     Args:
         root: The folder.
-        prefixes: Starts of names in the folder. The subfolders with these names are scanned too.
+        prefixes: Only names in `root` that start with one of these texts are scanned, with all their subfolders.
     """
     starts = tuple(prefixes)
     found: dict[str, str] = {}
@@ -171,10 +172,11 @@ def _is_same(path: str, base: str | Path) -> bool:
 
 
 class ContainedFolder(FolderHandle):
-    """An open folder. Use it as a context manager.
+    """An open folder; its methods follow no link in it. Use it as a context manager.
 
     Args:
-        path: The folder. Links in its own path are followed, because the caller chose it.
+        path: The folder. Links in this path are followed, because the caller chose the path.
+        descriptor: An open descriptor of the folder, which `close` closes. None: open `path`.
 
     Attributes:
         path: The path of the folder, for messages.
@@ -184,7 +186,7 @@ class ContainedFolder(FolderHandle):
     """
 
     def __init__(self, path: str | Path, descriptor: int | None = None) -> None:
-        """Open the folder, or take its open descriptor."""
+        """Open the folder if no descriptor is given."""
         self.path = os.fspath(path)
         super().__init__(descriptor)
         if _HAS_DESCRIPTORS and descriptor is None:
@@ -201,7 +203,7 @@ class ContainedFolder(FolderHandle):
 
         Raises:
             FileNotFoundError: The subfolder is absent, and `create` is False.
-            UnsafePathError: The name is that of a link or of another file.
+            UnsafePathError: The name belongs to a link or to another file that is no folder.
         """
         if create:
             with contextlib.suppress(FileExistsError):
@@ -220,20 +222,20 @@ class ContainedFolder(FolderHandle):
 
         Raises:
             FileNotFoundError: The file is absent.
-            UnsafePathError: It is a link, a pipe, a device or a folder.
+            UnsafePathError: The name belongs to a link, a pipe, a device or a folder.
         """
         before = self._status(name)
         if not stat.S_ISREG(before.st_mode):  # opening a device can have an effect, so check the type first
             raise self._unsafe(name, before.st_mode, "file")
         file = os.fdopen(os.open(self._place(name), _FILE_FLAGS, dir_fd=self._descriptor), "rb")
         mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):  # another process replaced it
+        if not stat.S_ISREG(mode):  # another process replaced the file
             file.close()
             raise self._unsafe(name, mode, "file")
         return file
 
     def create_temporary(self, name: str) -> tuple[str, BinaryIO]:
-        """Create a temporary file for `name`; return its name, and the file for reading and writing."""
+        """Create a temporary file for `name`; return the temporary name, and the file, open for reading and writing."""
         temp = temporary_path(name)
         return temp, os.fdopen(os.open(self._place(temp), _CREATE_FLAGS, 0o666, dir_fd=self._descriptor), "w+b")
 
@@ -255,7 +257,7 @@ class ContainedFolder(FolderHandle):
     def sync(self) -> None:
         """Make the names in the folder durable, where the system can sync a folder."""
         if self._descriptor is not None:
-            with contextlib.suppress(OSError):  # not all file systems support it
+            with contextlib.suppress(OSError):  # not all file systems support fsync of folders
                 os.fsync(self._descriptor)
 
     def _place(self, name: str) -> str:

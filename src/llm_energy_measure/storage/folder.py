@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
 _FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)
 
-# Most raw results have a tenth of this size. A larger buffer does not make reading them slower.
+# Ten times the size of most raw results. The unused part of the buffer does not make reading slower.
 _CHUNK_BYTES = 1 << 16
 
 
-# A listed file that is absent is read again this often, with a pause in seconds in between.
+# Maximum number of repeated reads of a file that a listing contains but that cannot be found, and the pause before each
+# repeated read, in seconds.
 _MAX_READS = 10
 _PAUSE_SEC = 0.001
 
@@ -83,14 +84,19 @@ class Folder(FolderHandle):
             yield name[0]
 
     def entries(self) -> dict[str, Entry]:
-        """Return the entries of the folder by name, as one listing at the first call found them."""
+        """Return the entries of the folder by name. The first call lists the folder; later calls use this listing."""
         with self._lock:
             if self._entries is None:
                 self._entries = {entry.name: entry for entry in self.store.list(self.prefix)}
             return self._entries
 
     def use_listing(self, entries: dict[str, Entry], below: dict[str, list[Entry]] | None = None) -> None:
-        """Use a listing that the caller has made for `entries`, and `below` for `listing`, instead of a new one."""
+        """Use listings that the caller has made: `entries` and `listing` then make no request.
+
+        Args:
+            entries: The entries of the folder by name.
+            below: The entries of each subfolder, by the name of the subfolder. None if the caller did not list them.
+        """
         self._entries = entries
         if self._parallel is not None and below is not None:
             self._parallel.use_walked(below)
@@ -107,8 +113,8 @@ class Folder(FolderHandle):
 
         Args:
             name: Name of the subfolder.
-            before_read: Whether to return the listing from before the last `read` of the subfolder. Otherwise, one
-                listing of all subfolders is made at the first call, and each call returns its part.
+            before_read: True: return the listing that the last `read` of the subfolder made before it read values.
+                False: the first call lists all subfolders at once, and each call returns the part of one subfolder.
         """
         if self._parallel is None:
             return []
@@ -117,10 +123,10 @@ class Folder(FolderHandle):
     def timestamp_ns(self, name: str, *, of_folder: bool = False) -> int | None:
         """Return the mtime of a file or the ctime of a folder, in nanoseconds since 1970-01-01 UTC.
 
-        The clock is that of the file system. The result is None if the name is absent or that of another type (a link,
-        a pipe), if the file is empty, or if the time is unknown. It is also None for a file whose mtime and ctime are
-        equal: it may be a plain copy of an older file, because renaming a file or setting its mtime makes the two times
-        different.
+        The file system sets these times with its own clock. The result is None if the name is absent or belongs to
+        another type of file (a link, a pipe), if the file is empty, or if the time is unknown. The result is also None
+        if mtime and ctime of a file are equal, because the file may be a plain copy of an older file. Renaming a file
+        or setting its mtime makes the two times different.
         """
         if self._descriptor is None:
             return None
@@ -136,7 +142,10 @@ class Folder(FolderHandle):
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None
 
     def is_absent(self, name: str) -> bool:
-        """Return True if the name is absent for certain. In a bucket, all calls use one listing."""
+        """Return True if the name is certainly absent, False if it exists or if an error leaves this unknown.
+
+        In a bucket, all calls use one listing.
+        """
         if self._parallel is not None:
             return name not in self.entries()
         if self._descriptor is None:
@@ -154,7 +163,8 @@ class Folder(FolderHandle):
 
         Args:
             name: Name of the subfolder.
-            wanted: Function that returns True for the names of the files to read. It also gets names of folders.
+            wanted: Function that returns True for the names of the files to read. It is also called with names of
+                folders.
 
         Raises:
             StorageError: The subfolder cannot be listed.
@@ -179,7 +189,7 @@ class Folder(FolderHandle):
             os.close(folder)
 
     def prefetch(self, name: str) -> None:
-        """Read the files of a subfolder into the page cache, or start to fetch them. Ignore all errors."""
+        """Read the files of a subfolder into the page cache. In a bucket, start to fetch them. Ignore all errors."""
         if self._parallel is not None:
             self._parallel.prefetch(name)
             return
@@ -229,7 +239,7 @@ class Folder(FolderHandle):
         try:
             return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
         except OSError:
-            return True  # deleted in between: nothing to read
+            return True  # another process deleted the file: with True, `read` skips the name
 
 
 def get_listed(store: Store, key: str) -> bytes:
@@ -263,7 +273,7 @@ def store_time_ns(store: Store, prefix: str) -> int:
     path = store.path(prefix)
     root = path.parents[prefix.count("/")]
     for folder in (path, root):
-        if folder != root and os.path.islink(folder):  # a new file would be outside
+        if folder != root and os.path.islink(folder):  # a new file would be outside the store
             continue
         try:
             return _mtime_of_new_file(os.fspath(folder))
@@ -294,13 +304,13 @@ def _mtime_and_close(descriptor: int) -> int:
 
 
 def _read(name: str, folder: int) -> bytes | None:
-    """Return the content of a small regular file. None for other files, which `LocalStore.get` reads or reports."""
+    """Return the content of a small regular file. None for other files: `LocalStore.get` reads them or raises."""
     try:
         descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
     except OSError:
         return None
     try:
-        data = os.pread(descriptor, _CHUNK_BYTES, 0)  # fails on a pipe and leaves its data there
+        data = os.pread(descriptor, _CHUNK_BYTES, 0)  # fails on a pipe, and takes no data out of it
     except OSError:
         return None
     finally:

@@ -25,12 +25,12 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _THREADS = 64
-# Values that are created together; more would only take more memory.
+# Maximum size of the values that are created together. A larger batch takes more memory without a gain.
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 
 class _Request(NamedTuple):
-    """A value to create, and whether it was created."""
+    """A value to create. The result of `is_new` is True if the value was created, False if the key existed."""
 
     key: str
     path: str
@@ -62,7 +62,7 @@ class GroupCommitStore(LocalStore):
         return request.is_new.result()
 
     def _commit_all(self) -> None:
-        """Commit all requests, also those that arrive meanwhile."""
+        """Commit all requests, including requests that arrive during the commit."""
         batch: list[_Request] = []
         try:
             while batch := self._next_batch():
@@ -79,7 +79,7 @@ class GroupCommitStore(LocalStore):
             raise
 
     def _next_batch(self) -> list[_Request]:
-        """Return waiting requests with different keys; if there are none, another thread may commit next."""
+        """Return waiting requests with different keys. If none wait, let the next caller of `create` commit."""
         batch: dict[str, _Request] = {}
         size_bytes = 0
         with self._lock:

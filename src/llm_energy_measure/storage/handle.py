@@ -8,10 +8,11 @@ from typing import Self
 
 
 class FolderHandle:
-    """An open folder; a context manager that closes it. The descriptor is None where the system or the store has none.
+    """An open folder; a context manager that closes it.
 
     Args:
-        descriptor: The open descriptor; the handle closes it.
+        descriptor: The open descriptor, which `close` closes. None if the system cannot open folders (Windows), if the
+            folder cannot be opened, or for a bucket.
     """
 
     def __init__(self, descriptor: int | None) -> None:

@@ -269,8 +269,8 @@ class LocalStore:
             except FileNotFoundError:
                 return False
             atomic.sync_folder(os.path.dirname(path))
-            # The folder is deleted now. Files that cannot be removed, as in another user's read-only folder, stay for
-            # `results check --clean`.
+            # Readers now ignore the folder. Files that cannot be removed now, for example because another user owns
+            # their folder, are removed by a later `results check --clean`.
             try:
                 remove_tree(hidden)
             except OSError:

@@ -1,8 +1,8 @@
 """A lock on a file name, for file systems on which no single system call publishes or exchanges a file.
 
 The lock is a file that open(2) creates with O_EXCL, which is exclusive on every file system, also between hosts. Its
-content names its process. On one machine, flock(2) on the folder makes the processes wait for each other, and lets them
-remove the lock of a killed process safely. Source: open(2) and flock(2).
+content names the process that holds the lock. On one machine, flock(2) on the folder makes the processes wait for each
+other, and lets them remove the lock of a killed process safely. Source: open(2) and flock(2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ except ImportError:
 PATIENCE_SEC = 60.0
 """Maximum time to wait for the lock of another process, in seconds."""
 
-# A process that creates a lock writes its name into it at once.
+# An empty lock that is older than this belongs to a killed process, because a process that creates a lock writes its
+# name into it at once.
 _UNNAMED_SEC = 5.0
 _POLL_SEC = 0.005
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
@@ -32,16 +33,16 @@ _READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOC
 
 @contextlib.contextmanager
 def locked(path: str, *, patience_sec: float = PATIENCE_SEC, unnamed_sec: float = _UNNAMED_SEC) -> Iterator[None]:
-    """Hold the lock on a path.
+    """Hold the lock on a path inside a `with` block.
 
     Args:
         path: The path. It need not exist, but its folder must.
         patience_sec: Maximum time to wait, in seconds.
-        unnamed_sec: Time after which a lock without the name of a process counts as left over from a killed process, in
-            seconds.
+        unnamed_sec: Time after which an empty lock counts as the lock of a killed process, in seconds.
 
     Raises:
-        StorageError: Another process holds the lock, or left it on another machine.
+        StorageError: After `patience_sec`, another process still holds the lock, or the lock of a killed process on
+            another machine still exists.
         OSError: The file system returned an error.
     """
     lock, token = lock_path(path), os.path.basename(temporary_path(path)).encode()
@@ -90,7 +91,7 @@ def _flock(descriptor: int, deadline: float) -> bool:
 
 
 def _create(lock: str, token: bytes) -> bool:
-    """Create the lock with the name of this process. Return False if another process has it."""
+    """Create the lock with the name of this process. Return False if another process holds the lock."""
     try:
         descriptor = os.open(lock, _CREATE_FLAGS, 0o666)
     except FileExistsError:
@@ -106,7 +107,7 @@ def _create(lock: str, token: bytes) -> bool:
 
 
 def _is_abandoned(lock: str, *, is_old: bool) -> bool:
-    """Return True if the process that created a lock has ended. Call it with the lock of the folder only."""
+    """Return True if the process that created a lock has ended. The caller holds flock(2) on the folder."""
     token = _content(lock)
     if token is None:
         return False

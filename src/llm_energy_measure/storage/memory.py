@@ -1,4 +1,4 @@
-"""A store in memory, for tests and for programs that need no files. Its values end with the process."""
+"""A store in memory, for tests and for programs that need no files. Its values are lost when the process ends."""
 
 from __future__ import annotations
 

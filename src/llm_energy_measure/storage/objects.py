@@ -1,7 +1,8 @@
 """A store in a bucket: Amazon S3 and servers with its interface, Google Cloud Storage, Azure Blob Storage.
 
-A bucket has no folders, no rename and no modification times that prove anything. It has two conditional writes: create
-an object if its key is absent, and replace an object if it still has a known ETag. All guarantees come from these two.
+A bucket has no folders and no rename, and its modification times do not prove that an object is unchanged. It has two
+conditional writes: create an object if its key is absent, and replace an object if it still has a known ETag. All
+guarantees follow from these two writes.
 """
 
 from __future__ import annotations
@@ -24,21 +25,22 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
 
 PARALLEL_REQUESTS = 16
-"""Requests that one process keeps in flight where it can."""
+"""Number of requests that one process should have in flight."""
 
-# Number of known folders in one part of a walk; the parts are listed at the same time. Each part but the last receives
-# up to 1,000 objects too many. On SeaweedFS, 10,000 folders take 1.0 s in four parts and 1.6 s in one (medians of 8).
+# Least number of known folders in one part of a walk; the parts are listed at the same time. Each part but the last
+# receives up to 1,000 objects of the next part too. On SeaweedFS, 10,000 folders take 1.0 s in four parts and 1.6 s in
+# one part (medians of 8).
 _FOLDERS_PER_PART = 2_500
 
-# Other services send the whole listing to a client that asks for the keys after an offset.
+# URL schemes of services that can list only the keys after an offset. Other services always send the whole listing.
 _LISTS_FROM_OFFSET = ("s3:", "s3a:", "gs:")
 
-# An exchange starts again this often if other writers replace the same object at the same time.
+# Maximum number of tries of one exchange. A try fails if another writer replaces the object at the same time.
 _MAX_EXCHANGES = 200
 
 
 class ObjectStore:
-    """A `Store` in a bucket. The first write proves that the server obeys conditional writes.
+    """A `Store` in a bucket. Before the first write, it checks that the server obeys conditional writes.
 
     Args:
         url: Bucket and prefix, such as `s3://bucket/results`.
@@ -65,18 +67,18 @@ class ObjectStore:
         sleep: Callable[[float], None] = time.sleep,
         folders_per_part: int = _FOLDERS_PER_PART,
     ) -> None:
-        """Create the client. Nothing is sent."""
+        """Create the client. No request is sent."""
         self.url = url.rstrip("/")
         self._requests = Requests(connect(self.url) if client is None else client, self.url, sleep)
         self._folders_per_part = folders_per_part
         self._is_proved = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the URL: the workers read the environment variables themselves."""
+        """Pickle only the URL: a worker process reads keys and endpoint from its environment variables."""
         return ObjectStore, (self.url,)
 
     def path(self, key: str) -> Path:
-        """Return the place of the value of a key; its text is a URL. The value need not exist."""
+        """Return the `StorePath` of a key. The value need not exist."""
         split_key(key)
         return StorePath(f"{self.url}/{key}")
 
@@ -101,7 +103,7 @@ class ObjectStore:
         self._requests.put(key, data)
 
     def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:  # noqa: ARG002 - no modification times
-        """Store several values durably, several at the same time, and replace existing ones."""
+        """Store several values durably, with parallel requests, and replace existing ones."""
         from concurrent.futures import ThreadPoolExecutor
 
         for key in values:
@@ -127,7 +129,7 @@ class ObjectStore:
             is_replaced = self._requests.replace(key, data, found[1])
             if is_replaced:
                 return kept
-            if is_replaced is False:  # None is unknown: the copy may then be the only one
+            if is_replaced is False:  # if the result is unknown (None), the copy may be the only one
                 self._requests.delete([kept])
         reason = "other processes keep replacing it"
         raise StorageError(f"cannot replace {self.url}/{key}", reason, "try again")
@@ -147,7 +149,7 @@ class ObjectStore:
         split_key(prefix)
         step = max(self._folders_per_part, -(-len(folders) // PARALLEL_REQUESTS))
         inner = folders[step::step] if self.url.startswith(_LISTS_FROM_OFFSET) else ()
-        # The mark is no character of a folder name. SeaweedFS omits all objects in a folder whose name is the offset.
+        # SeaweedFS omits all objects in a folder whose name is the offset. No folder name ends with HIDDEN_MARK.
         return self._requests.all_below(prefix, sorted(f"{prefix}/{name}{HIDDEN_MARK}" for name in inner))
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
@@ -174,7 +176,7 @@ class ObjectStore:
     def require_safe_writes(self) -> None:
         """Check once that the server refuses a second create of a key, and a replace with an old ETag.
 
-        Some servers accept every write and ignore the condition: 16 of 16 writers then believe that they were first.
+        Some servers ignore the condition and accept every write: `create` then returned True for 16 of 16 writers.
 
         Raises:
             StorageError: The server ignores a condition, or this user can't write.
@@ -192,7 +194,7 @@ class ObjectStore:
                 requests.delete([key])
         if created != [True, False] or first is None or first[0] != b"1":
             ignored = "it stores an object although the key exists (If-None-Match is ignored)"
-        elif replaced not in ([True, False], [True, None]):  # None: lost answer, object of another writer
+        elif replaced not in ([True, False], [True, None]):  # None: an answer was lost
             ignored = "it replaces an object although the ETag is another (If-Match is ignored)"
         else:
             self._is_proved = True

@@ -1,4 +1,4 @@
-"""Requests to a store that answers through a network: several are in flight at one time."""
+"""Parallel requests to a store in a network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ Fetched = tuple[list[Entry], dict[str, "Future[Answer]"]]
 ResultT = TypeVar("ResultT")
 ItemT = TypeVar("ItemT")
 
-# Calls per thread that run, or whose result the caller has not taken yet: no thread is idle, and memory stays flat.
+# Maximum number of calls per thread that run, or whose result the caller has not used yet. Two keep all threads busy,
+# and memory does not grow.
 _AHEAD = 2
 
 # The threads of `at_once`. They are kept, because starting three threads takes longer than four requests to a server on
-# loopback. The process id is stored too: a forked process inherits the pool without its threads. Two pools do no harm.
+# loopback. The process id is stored too, because a forked process inherits the pool without its threads. If two threads
+# create a pool at the same time, both pools work.
 _kept: tuple[int, ThreadPoolExecutor] | None = None
 
 
 def at_once(store: Store, *calls: Callable[[], ResultT]) -> list[ResultT]:
-    """Return the results of independent calls, in order; on a network, their requests are in flight at one time.
+    """Return the results of independent calls, in order. If the store is in a network, the calls run in parallel.
 
-    Calls may run twice. A call must not use `at_once`: it would wait for its own thread.
+    Calls may run twice. A call must not use `at_once`: if all threads wait for inner calls, no inner call can start.
 
     Raises:
         ResultsError: The first error in the order of the calls. With threads, all calls have ended; without threads, no
@@ -52,9 +54,9 @@ def at_once(store: Store, *calls: Callable[[], ResultT]) -> list[ResultT]:
 def ahead(
     store: Store, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
 ) -> Generator[tuple[ItemT, ResultT], None, None]:
-    """Yield each item and the result of the function, in order; on a network, threads compute the next results.
+    """Yield each item and the result of the function, in order. For a store in a network, threads work ahead.
 
-    The function must not use `at_once`. Close the generator before an object that the function uses.
+    The function must not use `at_once`. Close the generator first, and then the objects that the function uses.
     """
     if store.parallel_requests == 1:
         yield from ((item, function(item)) for item in items)
@@ -84,7 +86,7 @@ def _kept_threads(count: int) -> ThreadPoolExecutor:
 
 
 class _Threads:
-    """Threads that make calls; if no thread can start, `submit` makes the call.
+    """Threads that make calls. If no thread can start, `submit` itself makes the call.
 
     Args:
         count: Maximum number of threads.
@@ -139,7 +141,7 @@ class ParallelReader:
         self._fetched: dict[str, Future[Fetched]] = {}
         self._walked: dict[str, list[Entry]] | None = None
         self.listed: dict[str, list[Entry]] = {}
-        """The entries of each subfolder, listed before the last `read` read its values."""
+        """The entries of each subfolder by its name, as the last `read` listed them before it read values."""
 
     def close(self) -> None:
         """End the threads. Requests that have not started are not sent."""
@@ -165,7 +167,7 @@ class ParallelReader:
             yield file, futures[file].result()
 
     def _taken(self, name: str) -> Fetched:
-        """Return what `prefetch` has started to read; list the subfolder now if that failed, to get the error."""
+        """Return the entries and requests of `prefetch`. If it failed or was not called, list the subfolder now."""
         fetched = self._fetched.pop(name, None)
         if fetched is not None:
             with suppress(ResultsError):
@@ -173,11 +175,11 @@ class ParallelReader:
         return self._store.list(f"{self._prefix}/{name}"), {}
 
     def use_walked(self, below: dict[str, list[Entry]]) -> None:
-        """Use the entries of all subfolders that the caller has listed."""
+        """Store the entries of all subfolders, which the caller has listed, for `walked`."""
         self._walked = below
 
     def walked(self, name: str) -> list[Entry]:
-        """Return the entries of a subfolder at the time of the first call, which lists the whole prefix at once."""
+        """Return the entries of a subfolder. The first call lists the whole prefix; later calls use this listing."""
         with self._lock:
             if self._walked is None:
                 below: dict[str, list[Entry]] = {}

@@ -1,8 +1,8 @@
 """Prefetching: threads read the next folders into the page cache while the caller works on the current one.
 
 A disk answers several requests at once about as fast as one. The threads return no data: the caller reads the files
-again, from the cache, and handles all errors. A bucket has no cache, and each request waits: there, `Folder` keeps the
-data, and the next folders are always prefetched.
+again, from the cache, and handles all errors. For a bucket, the next folders are always prefetched, because each
+request waits for the network. The page cache does not contain objects of a bucket, so `Folder` keeps the data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_BATCHES = 8
 _THREADS = 2
 
 # A folder has several files, so an item that comes from the disk makes the caller wait at least twice. After four items
-# in a row with at least two waits, the next 128 items are prefetched. Then the caller measures again, because threads
+# in a row with at least two waits, the next 128 items are prefetched. Then the waits are counted again, because threads
 # make reading slower if the files are in the cache already.
 _MIN_WAITS = 2
 _WAITING_ITEMS = 4
@@ -107,7 +107,7 @@ def _prefetched(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT
 
 
 def _submit(pool: Executor, folder: Folder, names: list[str | None]) -> Future[None] | None:
-    """Start prefetching the folders. Return None if no thread can start, as under a limit of processes."""
+    """Start prefetching the folders. Return None if no thread can start (the number of processes is limited)."""
     try:
         return pool.submit(_prefetch_all, folder, names)
     except RuntimeError:

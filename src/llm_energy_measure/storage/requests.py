@@ -1,8 +1,9 @@
-"""Requests to a bucket through obstore: one method per request, with bounded retries and certain answers.
+"""Requests to a bucket through obstore: one method per request, with a limited number of retries.
 
-obstore repeats no request here, because a repeated request hides what the first one did. Measured with obstore 0.12.1:
-it reports AlreadyExists if the server answered 409 (ConditionalRequestConflict) and stored nothing, and if its own
-first request stored the bytes and only the answer was lost. So AlreadyExists is an answer only after a read of the key.
+The retries of obstore are off, because a repeated request hides what the first one did. Tests with obstore 0.12.1 show
+that it reports AlreadyExists in two cases although no other writer created the object. The server answered 409
+(ConditionalRequestConflict) and stored nothing, or obstore's own first request stored the bytes and only the answer was
+lost. Therefore `create` reads the key after AlreadyExists.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ _FIRST_PAUSE_SEC = 0.1
 _MAX_PAUSE_SEC = 5.0
 _MAX_MESSAGE = 300
 
-# obstore has no class for most answers of a server. After 408, 409 and 429, the request is sent again.
+# The HTTP status in a message of obstore, which has no exception class for most statuses. After a status that matches,
+# the request is not sent again. 408, 409 and 429 do not match.
 _FINAL_STATUS = re.compile(r"status code: 4(?!08|09|29)[0-9]{2}")
 
 
 class Version(NamedTuple):
-    """The version of an object. Both texts are opaque; a server has at least one of them.
+    """The version of an object. Both texts are opaque; a server sends at least one of them.
 
     Attributes:
-        e_tag: Its ETag.
-        number: Its version or generation.
+        e_tag: ETag of the object. None if the server sends none.
+        number: Version id or generation of the object. None if the server sends none.
     """
 
     e_tag: str | None
@@ -48,11 +50,11 @@ class Version(NamedTuple):
 
 
 def connect(url: str) -> Client:
-    """Return obstore's client for a URL. Environment variables set keys, endpoint and region. Nothing is sent.
+    """Return obstore's client for a URL. Environment variables set keys, endpoint and region. No request is sent.
 
     Raises:
         MissingExtraError: obstore is not installed.
-        ConfigurationError: obstore refuses the URL or a variable.
+        ConfigurationError: obstore refuses the URL or an environment variable.
     """
     try:
         from obstore.exceptions import BaseError
@@ -61,7 +63,8 @@ def connect(url: str) -> Client:
         advice = f"pip install {EXTRA_PACKAGES['cloud']}"
         raise MissingExtraError(f"cannot open {url}", "obstore is not installed", advice) from error
     try:
-        # `Requests` repeats requests. Options of the HTTP client would hide the variables, such as AWS_ALLOW_HTTP.
+        # obstore does not repeat requests, because `Requests` does. Options of the HTTP client are not set, because
+        # they would hide environment variables such as AWS_ALLOW_HTTP.
         return from_url(url, retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=120)})
     except (BaseError, ValueError) as error:
         advice = "check the URL and the variables of the store, such as AWS_ENDPOINT_URL and AWS_REGION"
@@ -78,7 +81,7 @@ class Requests:
     """
 
     def __init__(self, client: Client, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Store the arguments; nothing is sent."""
+        """Store the arguments; no request is sent."""
         self._client = client
         self._url = url
         self._sleep = sleep
@@ -114,7 +117,7 @@ class Requests:
     def create(self, key: str, data: bytes) -> bool:
         """Store an object if the key is absent. Return False and change nothing if it exists.
 
-        If an answer is lost and the key then has the same bytes, they count as stored by this call.
+        If the answer was lost and the object then has the same bytes, it counts as created by this call.
         """
         import obstore
 
@@ -142,8 +145,8 @@ class Requests:
     def replace(self, key: str, data: bytes, version: Version) -> bool | None:
         """Replace an object if it still has this version. Return False and change nothing if it has another version.
 
-        The result is None if an answer was lost and another writer has changed the object since: the data may have been
-        stored in between.
+        The result is None if the answer was lost and the object then has neither this version nor the new data. The
+        data may have been stored, and then replaced by another writer.
         """
         import obstore
 
@@ -176,7 +179,7 @@ class Requests:
         raise self._gave_up(f"cannot replace {self._url}/{key}", problem)
 
     def put(self, key: str, data: bytes) -> str:
-        """Store an object and replace an existing one. Return its version, as a listing has it; empty if unknown."""
+        """Store an object and replace an existing one. Return its `Entry.version`; empty if unknown."""
         import obstore
 
         doing = f"cannot write {self._url}/{key}"
@@ -205,7 +208,7 @@ class Requests:
 
         Args:
             prefix: The prefix.
-            bounds: Keys, sorted, that divide the listing into parts. The parts are requested at the same time.
+            bounds: Sorted keys that divide the listing into parts. The parts are requested at the same time.
         """
         found = self._all_parts(prefix, bounds) if bounds else None
         if found is None:
@@ -215,8 +218,9 @@ class Requests:
     def _all_parts(self, prefix: str, bounds: Sequence[str]) -> list[ObjectMeta] | None:
         """Return the joined parts of a listing; None if two parts don't meet at one key, or if no thread can start.
 
-        They meet if each part ends at the first key of the next one. They do not meet if the server does not list from
-        an offset, if it has another order of keys, or if another process stores or deletes an object at this place.
+        Two parts meet if the first key after the earlier part is the first key of the later part. They do not meet if
+        the server does not list from an offset or has another order of keys. They also do not meet if another process
+        stores or deletes an object between the two parts during the listing.
         """
         with ThreadPoolExecutor(len(bounds) + 1) as pool:
             try:
@@ -229,7 +233,7 @@ class Requests:
         return [meta for found, _ in parts for meta in found] if ends[:-1] == starts[1:] else None
 
     def _part(self, prefix: str, start: str | None, end: str | None) -> tuple[list[ObjectMeta], str | None]:
-        """Return the objects after the key `start`, up to the first key after `end`, and this key."""
+        """Return the objects after the key `start` up to the key `end`, and the first key after `end` (or None)."""
         import obstore
 
         def send() -> tuple[list[ObjectMeta], str | None]:
@@ -285,7 +289,7 @@ class Requests:
         return made
 
     def _refused(self, doing: str, error: Exception) -> StorageError:
-        """Return the error for an answer that a repeated request would get again."""
+        """Return the error for an answer that a repeated request would not change."""
         name = type(error).__name__
         if isinstance(error, PermissionError) or "Permission" in name or "Unauthenticated" in name:
             advice = "check the access keys and their rights, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -295,7 +299,7 @@ class Requests:
 
 
 def _is_cut(stored: bytes, data: bytes) -> bool:
-    """Return True if a lost request to store `data` can have left this object.
+    """Return True if an interrupted request to store `data` can have stored the bytes `stored`.
 
     SeaweedFS 4.48 stores an empty object if the connection ends before the first byte of the body.
     """

@@ -1,4 +1,4 @@
-"""Names of temporary files and locks, and the process that a temporary name belongs to.
+"""Names of temporary files and locks. A temporary name contains the process that created the file.
 
 Paths are strings here, because creating a `Path` costs as much time as a system call.
 """
@@ -24,7 +24,7 @@ _LOCK = re.compile(rf"\.(?P<name>.+){HIDDEN_MARK}lock")
 
 
 def temporary_path(path: str, suffix: str | None = None) -> str:
-    """Return a new temporary path in the folder of `path`. Readers ignore its name.
+    """Return a new temporary path in the folder of `path`. Readers of results ignore the file.
 
     The name is `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_has_ended` can check its writer later.
 
@@ -37,7 +37,7 @@ def temporary_path(path: str, suffix: str | None = None) -> str:
 
 
 def unique_suffix() -> str:
-    """Return a suffix that names this process and that no other call returns."""
+    """Return a suffix that identifies this process and that no other call returns."""
     host, boot = _machine()
     return f"{HIDDEN_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
 
@@ -54,10 +54,10 @@ def target_name(temporary: str) -> str | None:
 
 
 def writer_has_ended(temporary: str, mtime_sec: float) -> bool:
-    """Return True if the process that wrote a temporary file no longer exists. False means that it is unknown.
+    """Return True if the process that wrote a temporary file has certainly ended, False if it exists or is unknown.
 
     The process has ended if it belonged to this boot and process namespace and its id does not exist. It has also
-    ended if it ran on this host and the file is older than this boot. Processes of other hosts are unknown.
+    ended if it ran on this host and the file is older than this boot. For a process of another host, return False.
 
     Args:
         temporary: Name of the temporary file.
@@ -108,7 +108,7 @@ def _token(text: str) -> str:
 
 
 def lock_path(path: str) -> str:
-    """Return the path of the lock on a path. Readers ignore its name."""
+    """Return the path of the lock file for a path. Readers of results ignore the lock file."""
     folder, separator, name = path.rpartition(os.sep)
     return f"{folder}{separator}.{name}{HIDDEN_MARK}lock"
 
