@@ -1,8 +1,8 @@
 """Save, aggregate and verify energy measurements of LLM inference.
 
-`from llm_energy_measure import record` measures a process, and `load` reads a results directory into tables.
-`llm_energy_measure.domain` defines the records, and `llm_energy_measure.results` saves and aggregates them. Importing
-this package loads none of these modules.
+`record` measures a process, and `load` reads a results directory into tables. `llm_energy_measure.domain` defines the
+records, and `llm_energy_measure.results` saves and aggregates the records. `import llm_energy_measure` imports none of
+these modules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The version of this package, in a separate module so that all layers can import it without an import cycle."""
+"""The version of this package. All layers can import this module without an import cycle."""
 
 from __future__ import annotations
 

@@ -8,18 +8,18 @@
     │       ├── ResultCorruptError          (+ ValueError)
     │       │   ├── SchemaVersionError      the schema version is not supported
     │       │   └── ResultAlteredError      another program changed a value of an aggregate
-    │       ├── InvalidResultError          (+ ValueError) a record is invalid; names the file that keeps it
+    │       ├── InvalidResultError          (+ ValueError) a record is invalid; has the path of the kept record
     │       ├── ExperimentIdError           (+ ValueError) an id is invalid, or another experiment uses its folder
     │       ├── UnsafePathError             (+ ValueError) a path leaves its base folder
     │       ├── StorageError                (+ OSError) the file system returned an error
-    │       ├── CatalogueError              the advice says how to rebuild the catalogue
-    │       ├── ImportFormatError           (+ ValueError) carries the file, the line and the tool
-    │       ├── ExportError                 (+ OSError)
-    │       ├── BundleError                 (+ ValueError) a bundle is unsafe to read; carries the code of the reason
-    │       └── MissingExtraError           (+ ImportError) names the packages to install
-    ├── AggregationError
-    │   ├── IncompleteExperimentError       carries the CompletenessReport
-    │   └── IncompatibleResultsError        (+ ValueError) carries the field and both values
+    │       ├── CatalogueError              the catalogue cannot be used
+    │       ├── ImportFormatError           (+ ValueError) a file cannot be imported; has its path, line and tool
+    │       ├── ExportError                 (+ OSError) an export cannot be written
+    │       ├── BundleError                 (+ ValueError) a bundle is unsafe to read; has the code of the reason
+    │       └── MissingExtraError           (+ ImportError) a package is not installed
+    ├── AggregationError                    raw results cannot be aggregated
+    │   ├── IncompleteExperimentError       results of processes are missing; has the CompletenessReport
+    │   └── IncompatibleResultsError        (+ ValueError) results differ in a field; has the field and both values
     └── RecorderError                       (+ RuntimeError) a process or a sensor cannot be measured
 
 A message is one line: `what failed: why; what to do`. The attributes `doing`, `found` and `advice` hold these three
@@ -40,8 +40,8 @@ class LLMEnergyMeasureError(Exception):
     """Base class of all errors of this package.
 
     Args:
-        doing: What failed, with the name: `cannot load raw result exp_7/process_3.json`.
-        found: Why it failed, with the value. May be empty.
+        doing: What failed, with its name, such as `cannot load raw result exp_7/process_3.json`.
+        found: The reason, with the value. May be empty.
         advice: What the user can do. May be empty.
     """
 
@@ -75,7 +75,8 @@ class ResultExistsError(ResultsError, FileExistsError):
     Attributes:
         path: The stored file, which is unchanged. None if the error is not about one file.
         kept: File that keeps the refused content. None if the content was not kept.
-        digests: SHA-256 of the stored and of the refused content, in lower-case hexadecimal. None if unknown.
+        digests: SHA-256 of the stored content and SHA-256 of the refused content, in lower-case hexadecimal. None if
+            unknown.
     """
 
     path: Path | None = None
@@ -87,7 +88,7 @@ class ResultCorruptError(ResultsError, ValueError):
     """A stored file is not a valid result.
 
     Attributes:
-        unreadable: The reason for each unreadable file, by file name.
+        unreadable: Why each file is unreadable, by file name.
     """
 
     unreadable: Mapping[str, str] = {}
@@ -98,9 +99,9 @@ class SchemaVersionError(ResultCorruptError):
 
 
 class ResultAlteredError(ResultCorruptError):
-    """The values of an aggregate differ from the digest in its file: another program changed them.
+    """The values of an aggregate do not match the digest in its file: another program changed the values.
 
-    `results show` prints the values in the file, and `results verify` those that follow from the raw files.
+    `results show` prints the changed values. `results verify` prints the values that it recomputes from the raw files.
     """
 
 
@@ -127,7 +128,7 @@ class ExperimentIdError(ResultsError, ValueError):
 
 
 class UnsafePathError(ResultsError, ValueError):
-    """A path leaves its base folder, or could leave it."""
+    """A path leads out of its base folder, or could lead out of it."""
 
 
 class StorageError(ResultsError, OSError):
@@ -135,7 +136,7 @@ class StorageError(ResultsError, OSError):
 
 
 class CatalogueError(ResultsError):
-    """The catalogue cannot be used. It is derived from the results, and the advice says how to rebuild it."""
+    """The catalogue cannot be used. The advice says how to rebuild the catalogue from the results."""
 
 
 class ImportFormatError(ResultsError, ValueError):
@@ -143,7 +144,7 @@ class ImportFormatError(ResultsError, ValueError):
 
     Attributes:
         file: The file. None if the error is in the arguments.
-        line: Line, from 1, at which a truncated JSON file ends. None if the file is not truncated.
+        line: Number of the line, from 1, at which a truncated JSON file ends. None if the file is not truncated.
         tool: Name of the requested format. None if the format was detected automatically.
     """
 

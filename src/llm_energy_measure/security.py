@@ -17,7 +17,7 @@ _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 # Bytes of values that were decoded from JSON, measured with CPython 3.11: a dict with one entry, an empty list, a float
 # in a list, a short string, and an entry of a large dict with its key.
 _OBJECT_BYTES, _LIST_BYTES, _NUMBER_BYTES, _STRING_BYTES, _KEY_BYTES = 200, 88, 32, 56, 120
-# The largest expansion of valid JSON is 40 times, by `{}` in a list as counted here.
+# With these numbers, 1 MB of valid JSON counts as at most 77 MB (`{},` as 232 bytes), which is less than `free_bytes`.
 _NEVER_TOO_LARGE_BYTES = 1_000_000
 _LONG_STRING_BYTES = 2_500_000
 _KEY_SAMPLES, _KEY_SAMPLE_BYTES, _MIN_KEYS = 32, 8192, 1000
@@ -31,11 +31,11 @@ UNPRINTABLE = (
 def sanitize_experiment_id(experiment_id: str) -> str:
     """Return the folder name of an experiment: characters outside `A-Za-z0-9._-` become `_`.
 
-    Different ids can have the same folder name (`a/b` and `a_b`). The repository detects this from the id inside
-    the files. For a folder name, the result is the same name.
+    Different ids can have the same folder name (`a/b` and `a_b`). The repository detects the conflict from the ids
+    in the files. If `experiment_id` is a folder name, the function returns `experiment_id` unchanged.
 
-    Windows cannot open names of devices (`CON`, `aux.json`) and names that end with a dot, so these names change too:
-    `CON_`, `aux_json`, `exp_`. Source: "Naming Files, Paths, and Namespaces" of the Windows documentation.
+    Windows cannot open names of devices (`CON`, `aux.json`) and names that end with a dot. The function changes these
+    names to `CON_`, `aux_json` and `exp_`. Source: "Naming Files, Paths, and Namespaces" of the Windows documentation.
 
     Args:
         experiment_id: Text of 1 to 200 characters.
@@ -52,14 +52,14 @@ def sanitize_experiment_id(experiment_id: str) -> str:
 
 
 def windows_name(name: str) -> str:
-    """Return a name that Windows can open; a name that it can open is unchanged."""
+    """Return the name, changed only if Windows cannot open a file with this name."""
     if _WINDOWS_DEVICE.fullmatch(name):
         name = name.replace(".", "_", 1) if "." in name else f"{name}_"
     return f"{name[:-1]}_" if name.endswith(".") else name
 
 
 def former_folder_name(experiment_id: str) -> str:
-    """Return the folder name that releases without the rule for Windows used. Raises `ExperimentIdError`."""
+    """Return the folder name without the changes for Windows, as in earlier releases. Raises `ExperimentIdError`."""
     if not isinstance(experiment_id, str) or not experiment_id.strip():
         problem = f"{experiment_id!r} is {'empty' if isinstance(experiment_id, str) else 'not a string'}"
     elif not experiment_id.strip("."):
@@ -74,9 +74,9 @@ def former_folder_name(experiment_id: str) -> str:
 
 
 def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the dict of a JSON object; an `object_pairs_hook` for Python's `json`.
+    """Return the dict of a JSON object. The function is an `object_pairs_hook` for Python's `json`.
 
-    Python and msgspec silently use the last value of a duplicate key.
+    Without this function, Python and msgspec silently use the last value of a duplicate key.
 
     Args:
         pairs: The keys and values of one JSON object, in order.
@@ -91,16 +91,16 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # None is false
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add returns None
         msg = f"the key {duplicate[:40]!r} occurs twice in one object"
         raise ValueError(msg)
     return document
 
 
 def is_safe_path(base: str | Path, target: str | Path) -> bool:
-    """Return True if `target` is `base` or inside it, after all symbolic links are resolved.
+    """Return True if `target` is `base` or is inside `base`, after all symbolic links are resolved.
 
-    A sibling with the same prefix (`results-evil` next to `results`) is outside.
+    A folder with the same prefix (`results-evil` next to `results`) is not inside `base`.
 
     Args:
         base: The base folder. It need not exist.
@@ -108,10 +108,10 @@ def is_safe_path(base: str | Path, target: str | Path) -> bool:
     """
     try:
         folder = Path(base).resolve().parts
-        # Not is_relative_to: in Python 3.12 its cost is quadratic in the number of folders.
+        # In Python 3.12, the time of Path.is_relative_to is quadratic in the number of folders.
         return Path(target).resolve().parts[: len(folder)] == folder
     except (OSError, RuntimeError, ValueError):
-        # A loop of symbolic links, or a NUL character.
+        # The path has a loop of symbolic links or a NUL character.
         return False
 
 
@@ -120,7 +120,8 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
 
     Args:
         path: The path to check. `~` is not expanded.
-        base: The folder that must contain `path`; a relative `path` starts at it. None allows every folder.
+        base: The folder that must contain `path`. A relative `path` starts at `base`. None allows every folder; a
+            relative `path` then starts at the working directory.
         must_exist: Require that the path exists.
 
     Raises:
@@ -138,7 +139,7 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
         resolved = full.resolve()
         is_missing = must_exist and not resolved.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        # ValueError: a lone surrogate, which cannot be encoded. OSError: for example a name that is too long.
+        # ValueError: the path has a lone surrogate, which cannot be encoded. OSError: for example, a name is too long.
         raise UnsafePathError(doing, str(error), "give another path") from error
     if is_missing:
         raise ResultNotFoundError(doing, "it does not exist", "check the spelling")
@@ -148,19 +149,20 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
 def require_bounded_json(
     text: bytes, *, file_bytes: int | None = None, number_count: int = 0, free_bytes: int = 100_000_000
 ) -> None:
-    """Check before parsing that the values of a JSON text take at most 3 times the file in memory, plus 100 MB.
+    """Check, without parsing, that the values of a JSON text need at most 3 times the file size plus 100 MB of memory.
 
-    A file of 60 MB can contain 20 million empty objects, which take 1.8 GB. Each value of a list or an object needs a
-    comma or a bracket. The counts are upper bounds, because strings can contain commas and brackets too.
+    A file of 60 MB can contain 20 million empty objects, which need 1.4 GB. Each value of a list or an object needs a
+    comma or a bracket in the text. The function counts these characters, also in strings, so the counts are upper
+    bounds.
 
     Args:
         text: The text.
-        file_bytes: Size of the file, if `text` is a part of it.
-        number_count: Numbers in the rest of the file, which are kept in 8 bytes each.
-        free_bytes: Memory in addition to 3 times the file.
+        file_bytes: Size of the file in bytes, if `text` is only a part of the file. None if `text` is the whole file.
+        number_count: Number of numbers in the rest of the file. Each of these numbers needs 8 bytes of memory.
+        free_bytes: Memory in addition to 3 times the file size, in bytes.
 
     Raises:
-        ValueError: The values take more memory. The message is a clause, such as `its values need ...`.
+        ValueError: The values need more memory. The message is a clause, such as `its 20,000,000 values need ...`.
     """
     size = len(text) if file_bytes is None else file_bytes
     if size <= _NEVER_TOO_LARGE_BYTES:
@@ -177,7 +179,7 @@ def require_bounded_json(
         + 8 * number_count
     )
     if not text.isascii() and _has_long_string(text):
-        needed += 4 * size  # a string with one such character can take four bytes for each
+        needed += 4 * size  # Python stores up to 4 bytes for each character of a string that is not ASCII
     if needed > 3 * size + free_bytes:
         count = objects + lists + commas + number_count
         limit = f"the limit is 3 times its {size / 1e6:,.0f} MB plus {free_bytes / 1e6:,.0f} MB"
@@ -191,7 +193,7 @@ def _has_long_string(text: bytes) -> bool:
 
 
 def _keys_differ(text: bytes) -> bool:
-    """Return True if most keys of a text are different. A decoder stores equal keys once."""
+    """Return True if more than half of the sampled keys of a text are different. A decoder stores equal keys once."""
     step = max(1, len(text) // _KEY_SAMPLES)
     keys = [key for start in range(0, len(text), step) for key in _KEY.findall(text[start : start + _KEY_SAMPLE_BYTES])]
     return len(keys) > _MIN_KEYS and 2 * len(set(keys)) > len(keys)

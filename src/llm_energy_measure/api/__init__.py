@@ -1,7 +1,7 @@
-"""Results in Python and in notebooks: `load` reads a results directory, and its views compute and draw.
+"""Results in Python and in notebooks: `load` returns the experiments of a results directory.
 
-`from llm_energy_measure import load` imports only this package's names; pandas, polars and pyarrow are imported by the
-methods that need them.
+The methods of `Experiments` return statistics, comparisons, tables and figures. `from llm_energy_measure import load`
+imports none of pandas, polars and pyarrow; only the methods that need these packages import them.
 """
 
 from __future__ import annotations

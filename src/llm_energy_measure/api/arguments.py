@@ -1,4 +1,4 @@
-"""Arguments of the methods of `Experiments`: names and values in several forms."""
+"""Convert the arguments of the methods of `Experiments`: names, metrics and values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_energy_measure.exceptions import ConfigurationError
 
 
 def names_of(names: str | Sequence[str]) -> list[str]:
-    """Return names as a list. A text is one name."""
+    """Return the names as a list. A string is one name."""
     return [names] if isinstance(names, str) else list(names)
 
 
@@ -28,5 +28,5 @@ def metrics_of(names: str | Sequence[str]) -> list[str]:
 
 
 def text_of(value: object) -> str:
-    """Return the text of a value of a column, in the form that conditions use."""
+    """Return a value of a column as text, in the form that conditions of `--where` use."""
     return formatting.config_value(value)

@@ -18,12 +18,12 @@ class Experiment:
 
     Attributes:
         repository: The results directory.
-        summary: The row of the experiment in a list of experiments.
+        summary: The facts about the experiment that `results list` uses, such as its energy and its verdict.
         energy: Kind of the energy in the notebook table: `attributed` or `plain`.
     """
 
     def __init__(self, repository: FileSystemRepository, summary: ExperimentSummary, energy: EnergyKind) -> None:
-        """Store the arguments. Nothing is read."""
+        """Store the arguments. No file is read."""
         self.repository = repository
         self.summary = summary
         self.energy: EnergyKind = energy
@@ -35,7 +35,7 @@ class Experiment:
 
     @property
     def raw(self) -> list[RawProcessResult]:
-        """The results of the processes. See `FileSystemRepository.load_all_raw`."""
+        """The raw results, one per process. See `FileSystemRepository.load_all_raw`."""
         return self.repository.load_all_raw(self.summary.experiment_id)
 
     def verify(self) -> VerifiedExperiment:
@@ -50,7 +50,7 @@ class Experiment:
         return energy_of(self.summary, self.energy).cell()
 
     def _repr_html_(self) -> str:
-        """Return a table of the main facts for a notebook, with the codes of failed checks below it."""
+        """Return an HTML table of the main facts for a notebook, and the codes of failed checks below the table."""
         row = self.summary
         found, expected = formatting.count(row.found_processes), formatting.count(row.expected_processes)
         facts = {

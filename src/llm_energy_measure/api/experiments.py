@@ -1,4 +1,4 @@
-"""`load`, and the experiments that it selects."""
+"""`load`, and the class `Experiments` of the objects that `load` returns."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def load(
         where: Condition in the grammar of `results list --where`, for example `model ~ llama and energy < 1 kJ`. None
             selects all experiments.
         energy: `attributed` counts each joule once. `plain` uses the plain sums over processes.
-        aggregate: Aggregate pending and stale experiments first. Incomplete experiments stay pending.
+        aggregate: Aggregate pending and stale experiments first. Incomplete experiments stay pending or stale.
 
     Raises:
         StorageError: The directory does not exist.
-        ConfigurationError: The condition is wrong.
+        ConfigurationError: The condition or the kind of energy is wrong.
 
     Example:
         >>> load("results", where="model ~ llama").to_pandas()  # doctest: +SKIP
@@ -72,7 +72,7 @@ def load(
     if energy not in ("attributed", "plain"):
         raise ConfigurationError("cannot load", f"{energy!r} is no kind of energy", "use 'attributed' or 'plain'")
     if where is not None:
-        where_clause(where, COLUMNS)  # reports a wrong condition here and not at the first use
+        where_clause(where, COLUMNS)  # a wrong condition raises here, and not in the first method call
     if aggregate:
         for _ in aggregate_all(repository):
             pass
@@ -83,7 +83,7 @@ class Experiments:
     """The experiments of a results directory that match a condition.
 
     `load` creates objects of this class. Each method reads the current state of the directory. The catalogue stores the
-    facts of unchanged files, so only changed files are read.
+    facts of unchanged files, so a method reads only changed files.
 
     Attributes:
         repository: The results directory.
@@ -92,19 +92,19 @@ class Experiments:
     """
 
     def __init__(self, repository: FileSystemRepository, where: str | None, energy: EnergyKind) -> None:
-        """Store the arguments. Nothing is read."""
+        """Store the arguments. No file is read."""
         self.repository = repository
         self.where = where
         self.energy: EnergyKind = energy
 
     def summaries(self) -> list[ExperimentSummary]:
-        """Return one summary per experiment, sorted by id; also of experiments that are not aggregated yet."""
+        """Return one summary per experiment, sorted by id. Experiments that are not aggregated yet are included."""
         query = Query(where=self.where, with_pending=True, energy=self.energy)
         return query_catalogue(self.repository, lambda catalogue: catalogue.summaries(query), full=True)
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the experiments, sorted; also of experiments that are not aggregated yet."""
+        """The sorted ids of the experiments. Experiments that are not aggregated yet are included."""
         return [row.experiment_id for row in self.summaries()]
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class Experiments:
         raise ResultNotFoundError(doing, found, "use one of the ids in the attribute 'ids'")
 
     def where_also(self, where: str) -> Experiments:
-        """Return the experiments that also match a further condition."""
+        """Return the experiments of this object that also match `where`."""
         joined = where if self.where is None else f"({self.where}) and ({where})"
         return load(self.repository.base_path, joined, energy=self.energy)
 
@@ -158,13 +158,13 @@ class Experiments:
         columns: Sequence[str] | None = None,
         unit: str | None = None,
     ) -> str:
-        """Return the aggregated experiments as a LaTeX table for the package booktabs, and write it to a file.
+        """Return the aggregated experiments as a LaTeX table for the package booktabs; write the table to `path`.
 
         Args:
             path: The file. None writes no file.
-            columns: Columns of the table, by the names of `results export --columns`. None selects a few columns.
-            unit: Unit of energies, also per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each
-                column.
+            columns: Columns of the table, by the names of `results export --columns`. None selects the default columns.
+            unit: Unit of energies and energies per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses a unit for
+                each column.
 
         Raises:
             ConfigurationError: A column or the unit is unknown, or a unit is given and no column has an energy.
@@ -238,10 +238,10 @@ class Experiments:
         """Return mean and spread over the repeats of each configuration; see `results repeats --help`.
 
         Args:
-            metrics: Names of figures, such as `j_per_token`.
-            by: Values that also separate the runs: `tag.KEY`, `config.KEY`, `date` or `host`.
-            split_by: Ignored configuration keys that separate the runs.
-            ignore: Keys or facts that do not separate the runs.
+            metrics: Names of metrics, such as `j_per_token`.
+            by: Further values in which repeats must agree: `tag.KEY`, `config.KEY`, `date` or `host`.
+            split_by: Configuration keys that are ignored by default, and in which repeats must agree.
+            ignore: Configuration keys or facts in which repeats may differ.
 
         Raises:
             ConfigurationError: A name is unknown.
@@ -266,19 +266,21 @@ class Experiments:
         """Compare configurations; see `results compare --help`.
 
         Args:
-            selections: The base and one or more candidates: conditions, or objects that `load` returned. One
-                selection is compared with this object as the base.
-            by: Column; each other value of this column is compared with the value `base`. Excludes `selections`.
-            base: With `by`: the value of the base.
-            metrics: Names of figures.
-            margin: Smallest relative difference that matters, from 0 to 1.
-            block: Pair the runs by `date`, `host` or `tag.KEY`.
-            vary: Fields that may differ between the sides.
-            ignore: Keys or facts that do not separate the runs.
+            selections: The base and one or more candidates: conditions, or objects that `load` returned. If there is
+                only one selection, it is the candidate, and this object is the base.
+            by: A column. The runs with the value `base` are the base, and each other value is a candidate. `by` cannot
+                be used with `selections`.
+            base: The value of the column `by` for the base.
+            metrics: Names of metrics, such as `j_per_token`.
+            margin: Smallest relative change of the mean that matters, between 0 and 1.
+            block: Pair the runs that agree in `date`, `host` or `tag.KEY`, if the sides have at least three such values
+                in common. None does not pair the runs.
+            vary: Fields, such as `gpu`, that may differ between base and candidate.
+            ignore: Configuration keys or facts in which the runs of one configuration may differ.
 
         Raises:
-            ConfigurationError: A name or a value is unknown, or the sides cannot be paired.
-            IncompatibleResultsError: The runs of a pair cannot be compared.
+            ConfigurationError: A name or a value is unknown, or the sides have no comparable runs.
+            IncompatibleResultsError: The runs differ in a field, such as the GPU, that is not in `vary`.
 
         Example:
             >>> load("results").compare(by="config.batch_size", base=1)  # doctest: +SKIP
@@ -316,15 +318,15 @@ class Experiments:
         pareto: bool = False,
         ax: Axes | None = None,
     ) -> Axes:
-        """Draw one mark for each configuration, with its interval, and return the axes; see `results plot --help`.
+        """Draw one mark with its 95 % interval for each configuration, and return the axes; see `results plot --help`.
 
         Args:
-            x: Value of the first axis: a figure such as `itl_p50`, a numeric column, `config.KEY` or `tag.KEY`.
-            y: Value of the second axis: a figure or a numeric column.
-            by: A key or fact that gives the colour.
+            x: Value on the x axis: a metric such as `itl_p50`, a numeric column, `config.KEY` or `tag.KEY`.
+            y: Value on the y axis: a metric or a numeric column.
+            by: A configuration key or a fact. Each of its values has a colour.
             kind: `points`, `bars`, `box` or `line`.
             pareto: Whether to draw the Pareto front.
-            ax: Axes of matplotlib to draw on. None creates a figure of pyplot.
+            ax: Axes of matplotlib to draw on. None creates a new figure with pyplot.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
@@ -333,7 +335,7 @@ class Experiments:
         Example:
             >>> load("results").plot("config.batch_size", by="model", kind="line")  # doctest: +SKIP
         """
-        # Other methods do not need these imports.
+        # The other methods are faster without these imports.
         from llm_energy_measure.reports.drawing import axes_of
         from llm_energy_measure.reports.figures import Choice, figure_of, read_for
         from llm_energy_measure.reports.plots import KINDS
@@ -350,7 +352,7 @@ class Experiments:
         return Selection(selection, self.observations(where=selection))
 
     def __repr__(self) -> str:
-        """Return one line with the directory, the condition and the numbers of verdicts."""
+        """Return one line with the directory, the condition and the number of experiments by verdict."""
         return f"<Experiments {self._title()}>"
 
     def _title(self) -> str:
@@ -364,7 +366,7 @@ class Experiments:
         return f"{self.repository.base_path}{selected}: {', '.join([number, *words])}"
 
     def _repr_html_(self) -> str:
-        """Return a table of the first experiments for a notebook."""
+        """Return an HTML table of the first `MAX_ROWS` experiments for a notebook."""
         try:
             rows = self.summaries()
         except LLMEnergyMeasureError as error:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from llm_energy_measure.analysis.markup import html
 
 MAX_ROWS = 20
-"""Greatest number of rows of a table in a notebook."""
+"""Maximum number of rows of a table in a notebook."""
 
 
 def table_html(
     title: str, headers: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, notes: Sequence[str] = ()
 ) -> str:
-    """Return a table with at most `MAX_ROWS` rows.
+    """Return an HTML table with the first `MAX_ROWS` rows, and a note with the number of the other rows.
 
     Args:
-        title: Sentence above the table.
+        title: Sentence above the table, as plain text.
         headers: Title and alignment (`left` or `right`) of each column.
         rows: Cells of each row.
         notes: Sentences below the table.

@@ -1,4 +1,4 @@
-"""Repeats and comparisons as tables: for notebooks, data frames and papers."""
+"""Tables of repeats and comparisons for notebooks, data frames and papers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RepeatTable:
     """Mean and spread over the repeats of each configuration.
 
     Attributes:
-        data: The statistics.
+        data: The statistics of each configuration, and the runs that were left out.
         energy: Kind of the energies: `attributed` or `plain`.
     """
 
@@ -38,7 +38,7 @@ class RepeatTable:
         return len(self.data.groups)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one dictionary of scalars per configuration, in base units."""
+        """Return one dictionary per configuration. Its values are scalars in base units, such as J/token."""
         rows = []
         for group in self.data.groups:
             row: dict[str, Any] = {**group.differs, "n": len(group.experiment_ids)}
@@ -51,16 +51,16 @@ class RepeatTable:
         return rows
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per configuration, in base units. Raises `MissingExtraError` without pandas."""
+        """Return `records` as a DataFrame. Raises `MissingExtraError` if pandas is not installed."""
         return _frame(self.records())
 
     def to_latex(self, path: str | os.PathLike[str] | None = None, *, unit: str | None = None) -> str:
-        """Return the table of `results repeats --format latex`, and write it to a file.
+        """Return the table of `results repeats --format latex`, and write the table to `path`.
 
         Args:
             path: The file. None writes no file.
-            unit: Unit of energies, also per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each
-                column.
+            unit: Unit of energies and energies per token: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses a unit for
+                each column.
 
         Raises:
             ConfigurationError: The unit is unknown, or a unit is given and no metric is an energy.
@@ -102,7 +102,7 @@ class ComparisonTable:
     """Candidates compared with one base.
 
     Attributes:
-        data: The comparison.
+        data: The comparison, with ratio, interval and verdict for each row.
         energy: Kind of the energies: `attributed` or `plain`.
     """
 
@@ -115,7 +115,7 @@ class ComparisonTable:
         return len(self.data.rows())
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one dictionary of scalars per candidate, metric and configuration, in base units."""
+        """Return one dictionary per candidate, metric and configuration. Its values are scalars in base units."""
         return [
             {
                 "candidate": table.candidate,
@@ -138,7 +138,7 @@ class ComparisonTable:
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per candidate, metric and configuration. Raises `MissingExtraError` without pandas."""
+        """Return `records` as a DataFrame. Raises `MissingExtraError` if pandas is not installed."""
         return _frame(self.records())
 
     def to_latex(self, path: str | os.PathLike[str] | None = None, *, unit: str | None = None) -> str:
@@ -189,7 +189,7 @@ class ComparisonTable:
 
 
 def written(text: str, path: str | os.PathLike[str] | None) -> str:
-    """Write the text to a file, unless the path is None, and return the text."""
+    """Return the text. If the path is not None, write the text to this file."""
     if path is not None:
         write_export(os.fspath(path), text.encode())
     return text
