@@ -1,4 +1,4 @@
-"""Store, recover, aggregate and export results. `README.md` in this folder is a tour with examples."""
+"""Store, recover, aggregate and export results. `README.md` in this folder has examples."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ __all__ = [
     "repeat_statistics",
 ]
 
-# The module of each public name. It is imported at the first use: a measuring process needs no exporters, for example.
+# The module of each public name. The module is imported when the name is first used, because a process that measures
+# does not need the exporters, for example.
 _MODULES = {
     "FileSystemRepository": "repository",
     "RepeatStatistics": "repeats",
@@ -64,7 +65,7 @@ _OLD_NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module of a public name, and return its value. Accept the names of the previous release."""
+    """Import the module of a public name, and return the value of the name. Names of the previous release also work."""
     if name in _OLD_NAMES:
         new_name = _OLD_NAMES[name]
         warnings.warn(f"{__name__}.{name} is now {new_name}; use the new name", DeprecationWarning, stacklevel=2)

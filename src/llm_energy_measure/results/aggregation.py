@@ -1,7 +1,7 @@
-"""Late aggregation: one result from the raw results of an experiment's processes.
+"""Aggregate the raw results of an experiment's processes into one result.
 
-`aggregate_results` has four steps, in this order in the module: check that the results belong to one experiment,
-combine, verify, build.
+`aggregate_results` has four steps: check that the results belong to one experiment, combine them, verify them, and
+build the aggregated result. The functions of this module are in the order of these steps.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from llm_energy_measure.verification.processes import Evidence, evidence_of
 
 NAN = float("nan")
 
-# Failed checks that `warnings` reports, in addition to the checks of the sum.
+# If one of these checks fails, the aggregate has a warning. The checks of the plain sum (`SUM_FAMILIES`) give one too.
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
     *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
     *("counter.lost", "counter.reset", "counter.gap"),
@@ -57,7 +57,7 @@ _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) 
 
 
 class AggregationOptions(Struct, frozen=True, kw_only=True):
-    """How to aggregate, and what is known in addition to the raw results; `aggregate_results` describes the fields."""
+    """Options, and facts that the raw results don't contain; `aggregate_results` describes the fields."""
 
     strategy: str = DEFAULT_STRATEGY
     expected_processes: int | None = None
@@ -70,13 +70,13 @@ class AggregationOptions(Struct, frozen=True, kw_only=True):
 
 
 class Experiment(Struct, frozen=True, kw_only=True):
-    """The records of one experiment, checked to belong together.
+    """The records of one experiment, after the check that they belong together.
 
     Attributes:
         experiment_id: Id of the experiment.
-        records: Its records, at least one, by process index.
+        records: The raw results and checkpoints to aggregate; at least one, sorted by process index.
         strategy: The rule that combines the records.
-        evidence: The facts that verification uses.
+        evidence: The facts about the experiment that verification uses.
     """
 
     experiment_id: str
@@ -103,9 +103,11 @@ def aggregate_results(
 ) -> AggregatedResult:
     """Return one result from the raw results of an experiment's processes, in any order.
 
-    A missing process makes the sums too low. The result is then marked as a lower bound in `is_lower_bound`,
-    `completeness` and the warnings; with `strict`, an error is raised instead. By default, energy, tokens and FLOPs are
-    sums over processes, throughput is the mean over the processes that report one, and percentiles pool all samples.
+    If a process is missing, the sums are too low. `is_lower_bound`, `completeness` and the warnings then mark the
+    result as a lower bound. With `strict`, the function raises an error instead.
+
+    By default, energy, tokens and FLOPs are sums over processes. Throughput is the mean over the processes that report
+    a throughput. Latency percentiles are computed from the samples of all processes together.
 
     Args:
         experiment_id: The experiment's id, or its folder name.
@@ -115,18 +117,20 @@ def aggregate_results(
             the manifest or in the results.
         manifest: The experiment's manifest, if there is one.
         unreadable: Raw files that can't be read.
-        partials: Checkpoints of processes. A checkpoint of a missing process counts as a lower bound; the process is
-            still missing.
+        partials: Checkpoints of processes. The checkpoint of a missing process is used as a lower bound of its result.
+            `completeness` still reports the process as missing.
         strict: Refuse an incomplete experiment.
         allow_mixed: Accept results of different experiments, models or backends.
         assume: Facts that the records don't contain, for the attribution. The result records them.
-        allow_mixed_backends: Other name of `allow_mixed`, which scripts for the format's first tool use.
-        verify_temporal_overlap: Accepted for these scripts and ignored: the check always runs.
-        verify_gpu_attribution: Accepted for these scripts and ignored: the check always runs.
+        allow_mixed_backends: Another name of `allow_mixed`, for scripts that were written for the first tool of this
+            file format.
+        verify_temporal_overlap: Ignored, because the check always runs. The same scripts pass it.
+        verify_gpu_attribution: Ignored, because the check always runs. The same scripts pass it.
 
     Raises:
-        AggregationError: There is no result, or a result that was built in Python has a value that JSON can't hold.
-        IncompleteExperimentError: `strict`, and a process is missing.
+        AggregationError: There is no result, a result has an invalid value, the strategy fails, or a sum exceeds the
+            range of a float.
+        IncompleteExperimentError: `strict` is True, and a process is missing or the manifest is unreadable.
         IncompatibleResultsError: The results are not of one experiment, or one process has two results.
         ConfigurationError: The strategy is unknown, or the number of processes is out of range.
 
@@ -168,7 +172,7 @@ def refuse_overflow(experiment_id: str) -> Iterator[None]:
 def require_one_experiment(
     experiment_id: str, raw_results: Sequence[RawProcessResult], options: AggregationOptions
 ) -> Experiment:
-    """Return the records to aggregate: valid, of one experiment, one per process; raises as `aggregate_results`."""
+    """Return the experiment, after all checks of its raw results. Raises the errors of `aggregate_results`."""
     strategy = get_strategy(options.strategy)
     _require_process_count(experiment_id, options.expected_processes)
     results = [_valid(experiment_id, result) for result in raw_results]
@@ -214,16 +218,16 @@ def _no_result(experiment_id: str, options: AggregationOptions) -> AggregationEr
 
 
 def _valid(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
-    """Return the result if every value can be stored; a NaN would pass the checks and make every sum NaN.
+    """Return the result with valid values; raise `AggregationError` if a value is not valid.
 
-    The decoder has already checked a result that came from a store.
+    Without this check, one NaN would make a sum NaN. A result that was loaded from a store is not checked again.
     """
     if getattr(result, "stored", None) is not None:
         return result
     try:
         checked = codec.require_valid_raw(result)
     except InvalidResultError as refused:
-        # Contradictory timestamps do not prevent the aggregation. They are a finding, as in files of other tools.
+        # Contradictory timestamps do not prevent the aggregation. The verification reports them as a finding.
         with contextlib.suppress(AttributeError, TypeError):
             if [*refused.problems] == timestamp_problems(result):
                 return result
@@ -232,10 +236,10 @@ def _valid(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
             found = f"process {result.process_index!r}: {found}"
             advice = "correct this value, or set it to None if it is unknown"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice) from refused
-    # A comparison of arrays can raise any error; then the copy is used, in which they are lists.
+    # Comparing numpy arrays can raise an error. The function then returns the checked copy, which contains lists.
     with contextlib.suppress(Exception):
         if checked == result:
-            return result  # one object in memory, not two
+            return result  # the equal copy can be freed
     return checked
 
 
@@ -253,16 +257,16 @@ def _require_same_experiment(experiment_id: str, results: Sequence[RawProcessRes
 
 
 def _is_one_side(result: RawProcessResult) -> bool:
-    """Return True if a process measured only energy, or counted only tokens, and so doesn't name the backend.
+    """Return True if a process measured only energy or counted only tokens, and its record has no backend.
 
-    A server that measures energy and a client that counts tokens are the two sides of one experiment.
+    An experiment can consist of a server process that measures energy and a client process that counts tokens.
     """
     one_side = result.inference_metrics is None or result.energy_metrics.sensors == []
     return one_side and result.backend is None
 
 
 def _require_distinct_processes(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
-    """Raise `IncompatibleResultsError` if one process has two results: its joules would count twice."""
+    """Raise `IncompatibleResultsError` if a process has two results, because its energy would be counted twice."""
     for one, other in pairwise(results):
         if (one.process_index, one.experiment_id) == (other.process_index, other.experiment_id):
             found = f"there are two results of process {one.process_index}"
@@ -306,7 +310,7 @@ def require_complete(experiment_id: str, report: CompletenessReport) -> None:
 
 
 def combine(experiment: Experiment) -> Totals:
-    """Return the totals of an experiment by its strategy."""
+    """Return the totals that the strategy of the experiment computes from its records."""
     try:
         return experiment.strategy.combine(experiment.records)
     except Exception as error:  # a strategy of another package can raise any error
@@ -316,11 +320,11 @@ def combine(experiment: Experiment) -> Totals:
         raise AggregationError(doing, found, "check the records of its processes") from error
 
 
-# Step 3, verification, is `verify_evidence`. Step 4: build the result
+# Step 3, verify, is the function `verify_evidence`. Step 4: build the result
 
 
 def build_result(experiment: Experiment, totals: Totals, verification: Verification) -> AggregatedResult:
-    """Return the aggregated result."""
+    """Return the aggregated result of an experiment from its records, its totals and its verification."""
     records, evidence = experiment.records, experiment.evidence
     first, attribution = records[0], verification.attribution
     backend = next((record for record in records if record.backend is not None), first)
@@ -360,7 +364,7 @@ def build_result(experiment: Experiment, totals: Totals, verification: Verificat
 
 
 def _partial_energy_j(evidence: Evidence) -> float | None:
-    """Return the sum of the known energies, in joules, if a process has components without a total; else None."""
+    """Return the sum of the known energies, in joules, if a process has component energies and no total; else None."""
     if None not in evidence.totals_j:
         return None
     known = [energy.known_energy_j for energy in evidence.energies]
@@ -378,7 +382,7 @@ def _metadata(experiment: Experiment, verification: Verification) -> Aggregation
 
 
 def _is_lower_bound(evidence: Evidence, verification: Verification) -> bool:
-    """Return True if a process or an energy value is missing, a record covers a part of a run, or a sensor stopped."""
+    """Return True if a process or an energy value is missing, a record is partial, or a sensor stopped."""
     is_cut_short = evidence.any_sensors and any(energy.is_lower_bound for energy in evidence.energies)
     codes = ("completeness.no_energy", "completeness.sensor_time")
     lacks_energy = any(verification.outcomes.get(code) == "failed" for code in codes)
@@ -387,16 +391,17 @@ def _is_lower_bound(evidence: Evidence, verification: Verification) -> bool:
 
 
 def _warnings(verification: Verification, num_processes: int) -> list[str]:
-    """Return one sentence for each important finding: double counting, false flags, missing energy, impossible times.
+    """Return one sentence for each important finding, such as double counting, missing energy or impossible times.
 
-    The findings themselves give the details and the less important problems.
+    If `temporal_overlap_verified` or `gpu_attribution_verified` is False, a sentence gives the reason. The findings of
+    the aggregate contain the details and the less important problems.
     """
     failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
     codes = {finding.code for finding in failures}
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
     warnings = [] if of_sum is None else [_sum_warning(of_sum, verification)]
     if "completeness.missing_process" in codes:
-        codes.discard("completeness.unreadable_file")  # its message names the unreadable files too
+        codes.discard("completeness.unreadable_file")  # the other message also names the unreadable files
     return [
         *warnings,
         *flags.flag_warnings(verification.to_store, num_processes),
@@ -416,7 +421,7 @@ def _sum_warning(first: Finding, verification: Verification) -> str:
 
 
 def _sources(stored: Sequence[StoredBytes | None]) -> list[SourceFile] | None:
-    """Return the files of the results; None if a result did not come from a store."""
+    """Return the source files of the results; None if a result was not loaded from a file."""
     sources = [one.source for one in stored if one is not None]
     return sources if len(sources) == len(stored) else None
 
@@ -432,13 +437,14 @@ def calculate_efficiency_metrics(
     Args:
         aggregated: The experiment's result.
         energy: `plain` divides by the total of the strategy (by default the plain sum), `attributed` by the attributed
-            energy. An undetermined energy is unknown.
+            energy. An undetermined attributed energy counts as unknown.
 
     Returns:
         `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
-        (token/s, mean over the processes) and `effective_batch_throughput` (token/s). The last one is the mean times
-        the number of processes that report a throughput. If the strategy gives the
-        throughput of the whole experiment, `effective_batch_throughput` is this throughput.
+        (token/s, mean over the processes) and `effective_batch_throughput` (token/s).
+
+        `effective_batch_throughput` is `tokens_per_second` times the number of processes that report a throughput. If
+        the strategy computes the throughput of the whole experiment, the two figures are equal.
     """
     energy_j = aggregated.total_energy_j if energy == "plain" else aggregated.attributed_energy_j
     tokens = aggregated.total_tokens

@@ -40,10 +40,10 @@ class Column(Struct, Generic[RecordT_contra], frozen=True):
 def _field(
     record_type: type[RecordT_contra], path: str, kind: ColumnType, unit: str = "", name: str | None = None
 ) -> Column[RecordT_contra]:
-    """Return the column of a field of a record, or of a field inside a field that may be None.
+    """Return the column of the field with a dotted path. The value is None if a field on the path is None.
 
     Raises:
-        AttributeError: The record type has no such field.
+        AttributeError: The record type has no field with the first name of the path.
     """
     parts = path.split(".")
     getattr(record_type, parts[0])
@@ -61,7 +61,7 @@ _raw = partial(_field, RawProcessResult)
 
 
 def model_name(result: AggregatedSummary) -> str | None:
-    """Return the model of an experiment; aggregates of other tools have it in their configuration."""
+    """Return the name of the model from the aggregate, else from its configuration; None if both have no name."""
     configured = result.effective_config.get("model_name")
     return result.model_name or (configured if isinstance(configured, str) else None)
 
@@ -72,7 +72,7 @@ def expected_processes(result: AggregatedSummary) -> int | None:
 
 
 def coverage(result: AggregatedSummary) -> float | None:
-    """Return the fraction of the expected processes that were found, 0 to 1; None if the number is unknown."""
+    """Return the fraction of the expected processes with a readable result, 0 to 1; None if unknown."""
     return None if result.completeness is None else result.completeness.coverage
 
 
@@ -127,7 +127,7 @@ SUMMARY_COLUMNS: tuple[Column[AggregatedSummary], ...] = (
     Column("failed_checks", "text", "", lambda result: "; ".join(result.failed_codes) or None),
     _summary("schema_version", "text"),
     _summary("attributed_gpu_energy_j", "number", "J"),
-    # An aggregate without its processes does not have these; see `process_values`.
+    # These values are computed from the processes, which a summary does not contain; see `process_values`.
     Column("input_tokens", "integer", "token", lambda _: None),
     Column("output_tokens", "integer", "token", lambda _: None),
     Column("attributed_joules_per_output_token", "number", "J/token", lambda _: None),
@@ -135,7 +135,7 @@ SUMMARY_COLUMNS: tuple[Column[AggregatedSummary], ...] = (
 
 
 def process_values(result: AggregatedSummary, processes: Sequence[Any]) -> dict[str, Any]:
-    """Return the values of the columns that read the processes of an experiment, by name.
+    """Return the values that are computed from the processes of an experiment, by column name.
 
     Args:
         result: The aggregate.
@@ -153,13 +153,13 @@ def process_values(result: AggregatedSummary, processes: Sequence[Any]) -> dict[
 
 
 def model_name_of_processes(result: AggregatedResult) -> str | None:
-    """Return the model of an experiment; aggregates of other tools have it in their processes."""
+    """Return the name of the model from the aggregate, else from its first process, else from its configuration."""
     model: str | None = process_values(result, result.process_results)["model_name"]
     return model
 
 
 def _sum_of_tokens(processes: Sequence[Any], name: str) -> int | None:
-    """Return the sum over the processes that counted tokens. None if no process did."""
+    """Return the sum of a token count over the processes; None if no process counted tokens."""
     counted = [one.inference_metrics for one in processes if one.inference_metrics is not None]
     known = [value for metrics in counted if (value := getattr(metrics, name)) is not None]
     return sum(known) if known else None
@@ -266,7 +266,9 @@ _CODECARBON = "codecarbon"
 
 
 def kwh_of(energy_j: float | None) -> float | None:
-    """Return an energy in kWh. Converted back to joules, it gives the same number if a float allows this.
+    """Return an energy in kWh; None for None.
+
+    The conversion back to joules (times 3.6e6) gives exactly the same number, if there is a float with this property.
 
     Example:
         >>> kwh_of(1800000.0), kwh_of(None)
@@ -280,7 +282,7 @@ def kwh_of(energy_j: float | None) -> float | None:
 
 
 def _imported(record: RawProcessResult) -> dict[str, Any]:
-    """Return the other columns of the CodeCarbon row that a record was imported from; empty for other records."""
+    """Return the columns of an imported CodeCarbon row that have no field in a record; empty for other records."""
     found = record.effective_config.get(_CODECARBON)
     return found if isinstance(found, dict) else {}
 
@@ -294,8 +296,8 @@ def _duration_sec(record: RawProcessResult) -> float | None:
 def _end(record: RawProcessResult) -> datetime | None:
     """Return the end of the energy window, or of the run if the record has no window.
 
-    An unknown end is start plus duration. Start, end and duration are taken from one span, because the energy window
-    and the run differ.
+    An unknown end is computed as start plus duration. Both values are those of the energy window, or both are those of
+    the run, because the window and the run differ.
     """
     window, run = record.energy_metrics.window, record.timestamps
     start, end, duration = (
@@ -349,12 +351,12 @@ _CODECARBON_GETTERS: dict[str, Callable[[RawProcessResult], object]] = {
     "energy_consumed": lambda record: kwh_of(record.energy_metrics.total_energy_j),
     "codecarbon_version": _codecarbon_version,
     "gpu_model": _gpu_model,
-    # CodeCarbon writes "N" if it finds no cloud, or does not know. It never leaves this column blank.
+    # CodeCarbon never leaves this column empty. It writes "N" if it detects no cloud.
     "on_cloud": lambda record: _imported(record).get("on_cloud") or "N",
 }
-# Used for records that were not imported from CodeCarbon. The others keep the value of the imported row.
+# Values for records that were not imported from CodeCarbon. An imported record keeps the values of its row.
 _CODECARBON_DEFAULTS: dict[str, Callable[[RawProcessResult], object]] = {
-    # Each process is a run of its own, because the rows of one run are cumulative.
+    # Each process has a separate run id, because CodeCarbon's rows with one run id are cumulative.
     "run_id": lambda record: f"{record.experiment_id}-process_{record.process_index}",
     "experiment_id": lambda record: record.experiment_id,
     "emissions_rate": lambda record: ratio(record.energy_metrics.emissions_kg_co2, _duration_sec(record)),

@@ -24,11 +24,11 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
     """Statistics over the repeats of one configuration.
 
     Attributes:
-        name: The part of the ids before `_c<n>`, or the first id if it has no such ending.
+        name: The part of the ids before `_c<n>`, or the first id if the ids do not end with `_c<n>`.
         model_name: The model.
         backend: The inference library.
         experiment_ids: The repeats in the statistics, sorted.
-        energy_j: Energy, in joules: attributed, or the total of the strategy.
+        energy_j: Energy, in joules: the attributed energy, or the total of the strategy (see `repeat_statistics`).
         tokens_per_second: Mean throughput of a process, in tokens per second.
         tokens_per_joule: Tokens divided by `energy_j`, in tokens per joule.
         latency_per_token_ms: Mean latency per token of the processes, in milliseconds.
@@ -49,7 +49,7 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
 
 
 def configuration_digest(effective_config: dict[str, Any]) -> str | None:
-    """Return the SHA-256 of a configuration without its `cycle_id`; None if it has no other key.
+    """Return the SHA-256 of a configuration without its `cycle_id`; None if the configuration has no other key.
 
     The order of the keys has no effect.
     """
@@ -68,7 +68,7 @@ def group_repeats(results: Iterable[AggregatedResult]) -> list[list[AggregatedRe
 
     Two experiments are repeats if their ids differ only in a final `_c<n>` and their settings agree. Experiments whose
     ids have no such ending are repeats if their configurations differ only in `cycle_id`. Repeats have the same model
-    and backend. `results repeats` compares more facts; see `analysis.observations`.
+    and backend. The command `results repeats` compares more facts; see `analysis.observations`.
     """
     groups: dict[tuple[str | None, ...], list[AggregatedResult]] = {}
     for result in sorted(results, key=lambda result: _sort_key(result.experiment_id)):
@@ -88,9 +88,9 @@ def repeat_statistics(
     Args:
         group: At least one experiment. Lower bounds are left out. An experiment with an unknown figure is left out of
             the statistics of this figure.
-        energy: `attributed` uses the attributed energy, and the total of an aggregate without attribution. An
-            undetermined energy is unknown, and a warning names its experiment. `plain` uses the total of the strategy,
-            by default the plain sum.
+        energy: `attributed` uses the attributed energy; for an aggregate without attribution, the total of its
+            strategy. An undetermined energy is left out, and a warning names its experiment. `plain` uses the total of
+            the strategy, by default the plain sum.
     """
     first = group[0]
     complete = [result for result in group if not result.is_lower_bound]

@@ -2,10 +2,10 @@
 
 Guarantees, in addition to the guarantees of `llm_energy_measure.storage.base`:
 
-- A raw result is never replaced silently. Saving the same content again changes nothing. Different content is refused,
-  and kept in the same folder; `overwrite=True` keeps the replaced file.
+- A raw result is never replaced silently. Saving the same content again changes nothing. Different content raises an
+  error, unless `overwrite=True` is passed, which keeps the replaced file under another name.
 - A refused record is kept as `rejected-process_<i>-<n>.json.kept`, and the error names this file.
-- An unreadable file never hides the readable ones.
+- An unreadable file does not prevent the recovery of the readable files (`recover_raw`).
 - Files of other programs are ignored.
 """
 
@@ -45,12 +45,12 @@ from llm_energy_measure.storage.opening import open_store, place_of
 
 AggregateT = TypeVar("AggregateT", bound="AggregatedSummary")
 
-# A file that other processes delete again and again is created this often.
+# Number of attempts to create a file that other processes keep deleting.
 _MAX_TRIES = 10
 
 
 def default_results_dir() -> Path:
-    """Return the default results directory: `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`. It may be a URL."""
+    """Return the default results directory or URL: `LLM_ENERGY_MEASURE_RESULTS_DIR` if it is set, else `results`."""
     return place_of(os.environ.get(RESULTS_DIR_ENV) or DEFAULT_RESULTS_DIR)
 
 
@@ -62,9 +62,10 @@ class FileSystemRepository:
 
     Args:
         base_path: The results directory; by default `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`. The first save
-            creates it. Or a bucket and a prefix, such as `s3://bucket/results`: paths are then `StorePath` objects,
-            whose `str` is a URL.
-        store: The store to use instead of that directory.
+            creates the directory. The URL of a bucket and a prefix, such as `s3://bucket/results`, is accepted too. The
+            methods then return `StorePath` objects as paths, whose `str` is a URL.
+        store: The store to use instead of the directory `base_path`.
+        results_dir: Another name of `base_path`.
 
     Attributes:
         base_path: The results directory.
@@ -73,8 +74,8 @@ class FileSystemRepository:
     Raises:
         ConfigurationError: The results directory is a URL of an unknown kind, or not a valid URL.
         MissingExtraError: The results directory is in a bucket, and obstore is not installed.
-        ExperimentIdError: Every method that takes an id: the id is not valid, or another experiment owns its folder.
-        StorageError: Every method: the file system reports an error.
+        ExperimentIdError: In every method that takes an id: the id is not valid, or another experiment owns its folder.
+        StorageError: In every method: the file system reports an error.
 
     Example:
         >>> import tempfile
@@ -106,14 +107,14 @@ class FileSystemRepository:
     def begin_experiment(self, manifest: Manifest, process_index: int | None = None) -> None:
         """Write the manifest before the run, or compare it with the stored one.
 
-        The first process writes the manifest; the others compare theirs with it. A rerun under an id that has results
-        is refused here, and not after the run. A later attempt (`manifest.attempt`, as SLURM and torchrun count
-        restarts) archives the results of the earlier one.
+        The first process writes the manifest. Each other process compares its manifest with the stored one. If the id
+        already has results of another run, this method refuses the rerun before it starts. `manifest.attempt` counts
+        restarts, as SLURM and torchrun do. A later attempt archives the results of the earlier attempt.
 
         Args:
             manifest: The facts that all processes share.
-            process_index: The process that is about to run. Without it the experiment must have no result yet, unless
-                both manifests name the same launcher job.
+            process_index: The process that is about to run. If it is None, the experiment must have no result yet,
+                unless both manifests contain the same launcher job id.
 
         Raises:
             ExperimentIdError: The id is not valid, or another experiment owns its folder.
@@ -124,7 +125,7 @@ class FileSystemRepository:
         attempts.begin_experiment(self.store, manifest, process_index)
 
     def save_raw(self, experiment_id: str, result: RawProcessResult, *, overwrite: bool = False) -> Path:
-        """Store the raw result of one process durably, and return its file.
+        """Store the raw result of one process durably, and return the path of its file.
 
         Saving the same content again changes nothing. `RawProcessResult.of` makes a record from few values::
 
@@ -162,7 +163,7 @@ class FileSystemRepository:
         return self.store.path(key)
 
     def _create_or_read(self, key: str, data: bytes) -> tuple[bool, bytes | None]:
-        """Create a value and return True; if it exists, return False and the value, or None if it is unreadable."""
+        """Create a value and return True, None. If the key exists, return False and its value (None if unreadable)."""
         for _ in range(_MAX_TRIES):
             if self.store.create(key, data):
                 return True, None
@@ -177,10 +178,10 @@ class FileSystemRepository:
     def _require_still_claimed(
         self, folder: str, record: RawProcessResult, claimed: Manifest, key: str, data: bytes
     ) -> None:
-        """Remove a new result if its folder was archived, or got another owner, while the result was created."""
+        """Delete a new result and raise if its folder was archived, or got another owner, at the same time."""
         raw = self.raw_folder(folder)
         if raw.readable_manifest() == claimed or (raw.has_no_manifest() and bytes_of(self.store, key) != data):
-            return  # unchanged; or deleted meanwhile, or archived with the result
+            return  # the folder is unchanged, or the result was deleted or archived with its folder
         try:
             with keep_refused(self.store, record.experiment_id, record):  # keep the record before its file is deleted
                 attempts.claim_for(self.store, folder, record)
@@ -198,12 +199,12 @@ class FileSystemRepository:
     # Load raw results
 
     def list_raw(self, experiment_id: str) -> list[Path]:
-        """Return the files of an experiment's raw results, by process index; empty if there are none."""
+        """Return the paths of an experiment's raw results, by process index; empty if there are none."""
         folder = self._existing_folder(experiment_id)
         return [self.store.path(layout.raw_key(folder, index)) for index in self.raw_folder(folder).process_indices()]
 
     def load_raw(self, path: str | Path) -> RawProcessResult:
-        """Return one raw result, from any path or from a URL in this bucket.
+        """Return the raw result in the file at a path, or in the object at a URL of this bucket.
 
         Raises:
             ResultNotFoundError: There is no such file.
@@ -220,7 +221,7 @@ class FileSystemRepository:
 
         Raises:
             ResultCorruptError: A file is unreadable. The message names every unreadable file, and `error.unreadable`
-                has the reasons; `recover_raw` returns the readable results.
+                has the reason for each file name. `recover_raw` returns the readable results.
         """
         recovery = self.recover_raw(experiment_id)
         if recovery.unreadable:
@@ -237,8 +238,8 @@ class FileSystemRepository:
         An unreadable file raises no error.
 
         Args:
-            experiment_id: Its id or folder name.
-            attempt: An archived attempt, one of `list_attempts`; by default the current one.
+            experiment_id: Id or folder name of the experiment.
+            attempt: Number of an archived attempt, from `list_attempts`; by default the current attempt.
         """
         folder = self._folder(experiment_id)
         recovery = RawFolder(self.store, folder, attempt=attempt).recover()
@@ -248,7 +249,7 @@ class FileSystemRepository:
         return recovery
 
     def list_attempts(self, experiment_id: str) -> list[int]:
-        """Return the archived attempts of an experiment, in order; `recover_raw` reads their results."""
+        """Return the numbers of an experiment's archived attempts, in order; `recover_raw` reads their results."""
         return attempts.archived_attempts(self.store, self._folder(experiment_id))
 
     def has_raw(self, experiment_id: str) -> bool:
@@ -260,7 +261,7 @@ class FileSystemRepository:
         return bool(self.store.list(layout.raw_folder(self._existing_folder(experiment_id))))
 
     def load_manifest(self, experiment_id: str) -> Manifest | None:
-        """Return the manifest of an experiment, or None if there is none. Raises `ResultCorruptError`."""
+        """Return an experiment's manifest; None if there is none. Raises `ResultCorruptError` if it is unreadable."""
         raw = self.raw_folder(self._folder(experiment_id))
         manifest = raw.manifest()
         if manifest is not None and layout.differs_in_case(manifest.experiment_id, raw.name):
@@ -270,22 +271,22 @@ class FileSystemRepository:
     # Save and load aggregated results
 
     def save_aggregated(self, result: AggregatedResult) -> Path:
-        """Store an experiment's aggregated result, replace an older one, and return its file.
+        """Store an experiment's aggregated result, replace an older one, and return the path of the file.
 
-        An aggregate of another tool, an altered aggregate and an unreadable file are kept, as
-        `superseded-<id>-<n>.json.kept`.
+        A replaced file is kept as `superseded-<id>-<n>.json.kept` if it is an aggregate of another tool, altered or
+        unreadable.
 
         Raises:
-            ExperimentIdError: The id is not valid, or the file is of another experiment.
+            ExperimentIdError: The id is not valid, or the file to replace is the aggregate of another experiment.
             InvalidResultError: A value is not valid.
         """
         return self.save_all_aggregated([result])[0]
 
     def save_all_aggregated(self, results: Sequence[AggregatedResult]) -> list[Path]:
-        """Store several aggregated results as `save_aggregated` does, with one sync for all.
+        """Store several aggregated results as `save_aggregated` does, with one sync to disk for all of them.
 
         Raises:
-            ExperimentIdError, InvalidResultError: Like `save_aggregated`; no result was stored.
+            ExperimentIdError, InvalidResultError: As in `save_aggregated`. No result is stored then.
         """
         values: dict[str, bytes] = {}
         owners: dict[str, str] = {}
@@ -302,7 +303,7 @@ class FileSystemRepository:
         return [self.store.path(layout.aggregated_key(self.folder_of(result.experiment_id))) for result in results]
 
     def _encoded_aggregate(self, folder: str, result: AggregatedResult) -> bytes:
-        """Return the bytes to store; check that the file to replace is of the same experiment, or keep it."""
+        """Return the bytes of an aggregate. Check the file that they will replace, and keep a copy if it is needed."""
         key = layout.aggregated_key(folder)
         if result.sources is not None and len(result.sources) != len(result.process_results):
             doing = f"cannot save the aggregate of {result.experiment_id!r}"
@@ -325,7 +326,7 @@ class FileSystemRepository:
         """Return an experiment's aggregated result, or None if there is none.
 
         Args:
-            experiment_id: Its id or folder name.
+            experiment_id: Id or folder name of the experiment.
 
         Raises:
             ResultCorruptError: The file is not an aggregated result.
@@ -334,11 +335,14 @@ class FileSystemRepository:
         return self._load_aggregate(experiment_id, codec.decode_aggregated)
 
     def load_summary(self, experiment_id: str) -> AggregatedSummary | None:
-        """Return an experiment's aggregated result without its raw records: several times faster.
+        """Return an experiment's aggregated result without its raw records, or None if there is none.
+
+        This is several times faster than `load_aggregated`. If the file has no digests of its values (an earlier
+        release or another tool wrote it), damage inside the raw records is not found.
 
         Raises:
-            ResultCorruptError: The file is not an aggregated result; damage inside the raw records is not found.
-            ResultAlteredError: Another program changed a value in the file, also inside the raw records.
+            ResultCorruptError: The file is not an aggregated result.
+            ResultAlteredError: A value in the file was changed or damaged, also inside the raw records.
         """
         return self._load_aggregate(experiment_id, codec.decode_summary)
 
@@ -387,7 +391,7 @@ class FileSystemRepository:
     def list_experiments(self) -> list[str]:
         """Return the folder names of all experiments that have a raw result, sorted; each can be used as an id.
 
-        A folder that can't be read is in the list: the next call with its name raises the reason.
+        A folder that can't be read is in the list too. Other methods raise the error of the file system for this name.
         """
         folders = [entry.name for entry in self.store.list(RAW_DIR) if entry.is_folder]
         alive = deletion.without_hidden(self.store, folders)
@@ -403,7 +407,7 @@ class FileSystemRepository:
     def delete_experiment(self, experiment_id: str) -> bool:
         """Delete an experiment: raw folder, aggregate, tags and archived attempts. Return False if there is none.
 
-        After an interruption at any point, the experiment is either complete or gone.
+        If the deletion is interrupted at any point, readers find either the complete experiment or no part of it.
         """
         folder = self._existing_folder(experiment_id)
         self._require_id(experiment_id, folder, [*self._readable(folder)])
@@ -423,7 +427,7 @@ class FileSystemRepository:
         return layout.folder_in(self.store, experiment_id)
 
     def raw_folder(self, folder: str) -> RawFolder:
-        """Return the folder of raw results with this name; it may belong to any experiment."""
+        """Return the folder of raw results with this name. Its owner is not checked."""
         return RawFolder(self.store, folder)
 
     def _folder(self, experiment_id: str) -> str:
@@ -435,7 +439,7 @@ class FileSystemRepository:
         return folder
 
     def _existing_folder(self, experiment_id: str) -> str:
-        """Return the folder of an experiment; also raise if the name of the folder has another case."""
+        """Return the folder of an experiment; raise if it has another owner, or if its name differs in case."""
         folder = self._folder(experiment_id)
         self.raw_folder(folder).require_same_case()
         return folder
@@ -462,7 +466,7 @@ class FileSystemRepository:
 
 
 def _is_encoding_of(stored: bytes | None, record: RawProcessResult) -> bool:
-    """Return True if stored bytes decode to this record: an older version wrote them without the newer fields."""
+    """Return True if stored bytes decode to this record, although an older version may have encoded it differently."""
     if stored is None:
         return False
     try:

@@ -1,8 +1,8 @@
 """Strategies: rules that compute the totals of an experiment from its processes, chosen by name.
 
 The built-in strategies are `sum_energy_avg_throughput` (the default), `attributed_energy`, `model_parallel` and
-`wall_clock_throughput`. `docs/reference/strategies.md` says which to use. Another package can add a strategy with an
-entry point in the group `llm_energy_measure.strategies` that names a `Strategy` object:
+`wall_clock_throughput`. `docs/reference/strategies.md` explains when to use each. Another package can add a
+strategy with an entry point in the group `llm_energy_measure.strategies` that refers to a `Strategy` object:
 
     [project.entry-points."llm_energy_measure.strategies"]
     my_rule = "my_package:MY_RULE"
@@ -65,7 +65,7 @@ class Strategy(Protocol):
 
 
 class SumEnergyAvgThroughput:
-    """Sums of energy, tokens, inference time and FLOPs; the mean throughput of the processes that report one."""
+    """Sums of energy, tokens, inference time and FLOPs; the mean throughput of the processes that report it."""
 
     name = DEFAULT_STRATEGY
 
@@ -96,16 +96,16 @@ class AttributedEnergy(SumEnergyAvgThroughput):
 
 
 class ModelParallel(SumEnergyAvgThroughput):
-    """For ranks that hold parts of one model (tensor or pipeline parallel): their common tokens count once.
+    """The totals of ranks that each compute a part of one model (tensor or pipeline parallelism).
 
-    Energy and inference time are sums. Counted FLOPs are summed. FLOPs that are estimated from the parameters are of
-    the whole model, and count once.
+    The ranks process the same tokens, so the tokens are counted once. Energy, inference time and counted FLOPs are
+    summed. FLOPs that are estimated from the model's parameters are those of the whole model, and are counted once.
     """
 
     name = "model_parallel"
 
     def combine(self, results: Sequence[RawProcessResult]) -> Totals:
-        """Return the totals of the experiment. Tokens and throughput are the greatest that a rank reports."""
+        """Return the totals of the experiment. Tokens and throughput are the greatest values of a rank."""
         inference = [result.inference_metrics for result in results if result.inference_metrics is not None]
         rates = [metrics.tokens_per_second for metrics in inference if metrics.tokens_per_second is not None]
         computed = [result.compute_metrics for result in results if result.compute_metrics is not None]
@@ -123,8 +123,8 @@ class ModelParallel(SumEnergyAvgThroughput):
 class WallClockThroughput(SumEnergyAvgThroughput):
     """The default strategy with another throughput: the tokens of all processes divided by their common time span.
 
-    The span is from the earliest start to the latest end, with loading and waiting. If an end is unknown, the
-    throughput is unknown.
+    The span is from the earliest start to the latest end, and includes loading and waiting. The throughput is unknown
+    if a start or an end is unknown, or if only some of them have a UTC offset.
     """
 
     name = "wall_clock_throughput"
@@ -147,11 +147,11 @@ _BUILT_IN: dict[str, Strategy] = {
 }
 
 WHOLE_THROUGHPUT = frozenset({ModelParallel.name, WallClockThroughput.name})
-"""Strategies whose throughput is that of the whole experiment, and not a mean over processes."""
+"""Strategies that compute the throughput of the whole experiment, and not a mean over processes."""
 
 
 MEAN_THROUGHPUT = frozenset({SumEnergyAvgThroughput.name, AttributedEnergy.name})
-"""Strategies whose throughput is the mean over the processes that report one."""
+"""Strategies that compute the mean throughput of the processes that report a throughput."""
 
 
 def get_strategy(name: str) -> Strategy:
@@ -176,7 +176,7 @@ def get_strategy(name: str) -> Strategy:
         found = f"{added[name].value} has no attribute 'name' or no method 'combine'"
         raise ConfigurationError(doing, found, advice)
     if strategy.name != name:
-        # An aggregate records the strategy's name, which must find the same strategy again.
+        # An aggregate records the name of its strategy. `get_strategy` must return the same strategy for this name.
         found = f"the name of {added[name].value} is {strategy.name!r}"
         raise ConfigurationError(doing, found, advice)
     return strategy
@@ -188,7 +188,7 @@ def strategy_names() -> list[str]:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    # Reading the metadata of all installed packages takes longer than most commands.
+    # Not at import time: reading the metadata of all installed packages takes longer than most commands.
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _BUILT_IN}
