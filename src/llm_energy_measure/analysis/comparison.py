@@ -1,7 +1,7 @@
 """Compare candidates with a base: ratio, interval, p-value and verdict of each configuration.
 
-The unit of observation is the repeat, never the process or the request: processes of one run share its conditions.
-`docs/explanation/comparison.md` describes the rules and how often they are right.
+The unit of observation is the repeat, never the process or the request: the processes of a run have the same
+conditions. `docs/explanation/comparison.md` describes the rules, and how often the verdicts are right.
 """
 
 from __future__ import annotations
@@ -38,19 +38,20 @@ from llm_energy_measure.domain.statistics import sample_statistics
 from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError, LLMEnergyMeasureError
 
 _FEWEST_BLOCKS = 3
-# Equal figures can differ by this relative error after their computation.
+# Rounding can make equal figures differ by this relative error.
 _ROUNDING = 1e-12
 
 
 class SideFigures(Struct, frozen=True, kw_only=True):
-    """The runs of one side in one row, in the unit of the metric.
+    """The runs of one side in one row, and their mean in the unit of the metric.
 
     Attributes:
         n: Number of runs.
         mean: Arithmetic mean.
         half_width: Half of the 95 % t interval of the mean. None for one run.
-        experiment_ids: The runs.
-        corrected: The runs whose plain sum counts some energy more than once, so that their figure is corrected.
+        experiment_ids: Ids of the runs.
+        corrected: Ids of the runs whose plain sum counts some energy more than once. Their figures use the attributed
+            energy.
     """
 
     n: int
@@ -69,14 +70,15 @@ class Row(Struct, frozen=True, kw_only=True):
         base: Runs of the base.
         new: Runs of the candidate.
         ratio: Geometric mean of the candidate divided by that of the base.
-        interval: 95 % interval of the ratio; not adjusted for the number of rows. None without a verdict.
-        p: p-value of the hypothesis that nothing changed; adjusted by Holm's method. None without a verdict.
-        p_equivalent: Greater p-value of the two one-sided tests of equivalence. None without a verdict.
-        method: `welch` or `paired`. None if a side has only one run.
-        blocks: Number of common blocks of the paired test.
-        verdict: None if a side has only one run.
-        further_repeats: Further repeats of each side (or blocks) that would decide, if ratio and spread stay the same.
-            None for other verdicts, and if more than `MOST_REPEATS` are necessary.
+        interval: 95 % interval of the ratio; not adjusted for the number of rows. None if no test is possible.
+        p: p-value of the hypothesis that the ratio is 1; adjusted by Holm's method. None if no test is possible.
+        p_equivalent: Greater p-value of the two one-sided tests of equivalence. None if no test is possible.
+        method: `welch` or `paired`. None if no test is possible.
+        blocks: Number of common blocks of the paired test. None without a paired test.
+        verdict: None if a side has only one run. `undecided` if no test is possible for another reason.
+        further_repeats: Number of further repeats of each side (or of further blocks) that would decide an `undecided`
+            verdict if ratio and spread stay the same. None for other verdicts, if no test is possible, and if more
+            than `MOST_REPEATS` are necessary.
         confounded: `order` if all runs of one side started before all runs of the other, `host` if the sides ran on
             different hosts.
         warnings: Reasons for caution.
@@ -106,12 +108,12 @@ class CandidateTable(Struct, frozen=True, kw_only=True):
         metric: Name of the metric.
         unit: Unit of the metric.
         better: `lower` or `higher`: the values that are better.
-        rows: The common configurations.
+        rows: One row for each configuration that both sides have.
         geometric_mean_ratio: Geometric mean of the ratios of the rows.
         only_base: Names of the configurations that only the base has.
         only_new: Names of the configurations that only the candidate has.
-        differs: The values of the base and of the candidate, by the names in which the sides differ.
-        left_out: Runs without a figure, and copies.
+        differs: The values of the base and of the candidate, by the name of each fact in which the sides differ.
+        left_out: Runs that take part in no comparison: excluded runs, runs without a figure, and copies of other runs.
     """
 
     candidate: str
@@ -166,7 +168,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
         return [row for table in self.tables for row in table.rows]
 
     def has(self, condition: str) -> bool:
-        """Return True if a row meets a condition: a verdict, or `confounded`. No verdict counts as `undecided`."""
+        """Return True if a row has a verdict, or is `confounded`. A row without a verdict counts as `undecided`."""
         if condition == "confounded":
             return any(row.confounded for row in self.rows())
         return any((row.verdict or "undecided") == condition for row in self.rows())
@@ -190,15 +192,18 @@ def compare(
         candidates: At least one candidate.
         metrics: Names from `METRICS`.
         margin: Relative difference that matters, greater than 0.
-        vary: Fields that may differ between the sides, or facts that do not separate configurations.
-        ignore: Facts that separate nothing: runs that differ in them are repeats.
-        block_of: Function that returns the block of a run. With at least three blocks that contain runs of both
-            sides, the test is paired. None pairs no runs, and a run whose block is None is in no pair.
-        keep_going: Compare the other candidates if one cannot be compared, and list it in `not_compared`.
+        vary: Fields of `COMPARABLE_FIELDS` that may differ between the sides, and facts that do not separate the pairs
+            of configurations.
+        ignore: Facts that separate no configurations: runs that differ only in these facts are repeats.
+        block_of: Function that returns the block of a run; None for a run without a block. With at least three blocks
+            that contain runs of both sides, the test is paired and uses only runs in these blocks. Without the
+            function, no test is paired.
+        keep_going: List a candidate that cannot be compared in `not_compared`, and compare the other candidates.
 
     Raises:
-        ConfigurationError: The selections cannot be paired. With `keep_going`, no candidate can.
-        IncompatibleResultsError: The runs of a pair must not be compared. With `keep_going`, no candidate can.
+        ConfigurationError: The selections cannot be paired. With `keep_going`, only if no candidate can be compared.
+        IncompatibleResultsError: The runs of a pair must not be compared. With `keep_going`, only if no candidate can
+            be compared.
     """
     rules = _Rules(vary=vary, ignore=ignore, block_of=block_of)
     tables, not_compared = _tables(base, candidates, metrics, rules, keep_going=keep_going)
@@ -218,7 +223,10 @@ def compare(
 def _tables(
     base: Selection, candidates: Sequence[Selection], metrics: Sequence[str], rules: _Rules, *, keep_going: bool
 ) -> tuple[list[tuple[CandidateTable, list[RatioEstimate | None]]], list[NotCompared]]:
-    """Return the tables without verdicts, and what was not compared. Raise the first error if there is no table."""
+    """Return the tables without verdicts, and the candidates without a table.
+
+    If all candidates fail, the function raises the first error.
+    """
     tables, not_compared = [], []
     first: LLMEnergyMeasureError | None = None
     for candidate in candidates:
@@ -282,7 +290,7 @@ def _candidate_table(
 
 
 def _with_figure(selection: Selection, metric: str) -> Selection:
-    """Return the selection where runs without a value greater than 0 are excluded."""
+    """Return the selection with each run excluded whose value is unknown, infinite, or not greater than 0."""
     runs = []
     for one in selection.observations:
         value = one.values.get(metric)
@@ -290,7 +298,7 @@ def _with_figure(selection: Selection, metric: str) -> Selection:
             reason = (
                 f"{metric} is unknown" if value is None else f"{metric} is {value:g}, and a ratio needs a value above 0"
             )
-            one = msgspec.structs.replace(one, excluded=reason)  # noqa: PLW2901 - the changed run takes its place
+            one = msgspec.structs.replace(one, excluded=reason)  # noqa: PLW2901 - the changed run replaces the run
         runs.append(one)
     return Selection(selection.name, runs)
 
@@ -298,7 +306,7 @@ def _with_figure(selection: Selection, metric: str) -> Selection:
 def _row(
     pair: Pair, name: str, metric: str, block_of: Callable[[Observation], str | None] | None
 ) -> tuple[Row, RatioEstimate | None]:
-    """Return the row of a pair without a verdict, and its estimate if a test is possible."""
+    """Return the row of a pair before its test, and the estimate of its ratio. None if no test is possible."""
     blocks = _common_blocks(pair, block_of) if block_of is not None else {}
     is_paired = len(blocks) >= _FEWEST_BLOCKS
     warnings = _warnings(pair, len(blocks) if block_of is not None else None)
@@ -338,7 +346,7 @@ def _decided(row: Row, estimate: RatioEstimate, p_values: tuple[float, float], m
 
     Args:
         row: The row.
-        estimate: Its estimate.
+        estimate: Estimate of the ratio.
         p_values: p-value before and after the adjustment.
         margin: Relative difference that matters.
         lower: Whether lower values are better.
@@ -356,14 +364,15 @@ def _decided(row: Row, estimate: RatioEstimate, p_values: tuple[float, float], m
 
 
 def _values(runs: Sequence[Observation], metric: str) -> list[float]:
-    """Return the values of the runs. `_with_figure` excluded the runs without one."""
+    """Return the values of a metric. `_with_figure` excluded the runs without a value."""
     return [value for one in runs if (value := one.values[metric]) is not None]
 
 
 def _smallest_error(side: Sequence[Observation], metric: str) -> float:
-    """Return the relative standard deviation of a value that is rounded to the sensor's resolution; 0 if unknown.
+    """Return the relative standard deviation of the rounding error; 0 if the resolution of the sensor is unknown.
 
-    The error of rounding is uniform, so its standard deviation is the resolution divided by the square root of 12.
+    The function returns the greatest one of all runs. A rounding error has a uniform distribution, so its standard
+    deviation is the resolution divided by the square root of 12.
     """
     resolutions = [one.resolution.get(metric) or 0.0 for one in side]
     relative = [resolution / value for resolution, value in zip(resolutions, _values(side, metric), strict=True)]
@@ -396,7 +405,7 @@ def _common_blocks(
 
 
 def _confounded(pair: Pair) -> list[str]:
-    """Return what differs between the sides apart from the configuration: their order in time, their hosts."""
+    """Return `order` and `host` if the sides differ in them; see `Row.confounded`."""
     found = []
     starts = [[_moment(one.start) for one in side] for side in (pair.base, pair.new)]
     old, new = ([moment for moment in side if moment is not None] for side in starts)
@@ -416,7 +425,7 @@ def _moment(time: datetime | None) -> float | None:
 
 
 def _warnings(pair: Pair, blocks: int | None) -> list[str]:
-    """Return the reasons for caution; `blocks` is the number of common blocks, None without blocks."""
+    """Return the reasons for caution. `blocks` is the number of common blocks; None if runs have no blocks."""
     found = []
     least = min(len(pair.base), len(pair.new))
     if least == 1:

@@ -1,4 +1,4 @@
-"""Which configuration keys vary among experiments, with their values."""
+"""Find the configuration keys that vary among experiments, and their values."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ COLUMNS = (
     *("experiment_id", "model_name", "precision", "gpus", "total_tokens", ENERGY),
     *("attributed_joules_per_output_token", "verdict"),
 )
-"""The columns of a document for which the user chooses none."""
+"""The columns of a document if the user chooses no columns."""
 
 _TITLES = {
     "experiment_id": "id",
@@ -46,7 +46,7 @@ _UNITS = {column.name: column.unit for column in SUMMARY_COLUMNS}
 
 
 def column_names(words: Sequence[str]) -> list[str]:
-    """Return the columns that a user names; `energy` is the energy with its marks."""
+    """Return the columns of the names that a user types; `energy` and `energy_j` mean the column `ENERGY`."""
     return [ENERGY if word in ("energy", "energy_j") else word for word in words]
 
 
@@ -64,7 +64,7 @@ class Document(Struct, frozen=True):
     notes: list[str]
 
     def encoded(self, form: Form) -> bytes:
-        """Return the table as LaTeX, which needs the package booktabs, or as Markdown."""
+        """Return the table as LaTeX for the package booktabs, or as Markdown, in UTF-8."""
         lines = (latex_table if form == "latex" else markdown_table)(self.headers, self.rows, self.notes)
         return "".join(f"{line}\n" for line in lines).encode()
 
@@ -76,16 +76,16 @@ def document_of(
     energy: EnergyKind = "attributed",
     unit: str | None = None,
 ) -> Document:
-    """Return the document of an exported table, whose columns the caller has selected.
+    """Return an exported table as a document with the same columns and rows.
 
     Args:
         table: The table.
-        summaries: The experiments in the order of the rows, for the marks of energies. None has no marks.
+        summaries: The experiments in the order of the rows, for the marks of energies. None: no marks.
         energy: Kind of the energy in the column `ENERGY`.
-        unit: Unit of energies, also per token. None chooses one for each column.
+        unit: Unit of energies and of energies per token. None: the function chooses a unit for each column.
 
     Raises:
-        ConfigurationError: There is no unit with this name, or the table has no energy.
+        ConfigurationError: The unit is unknown, or the user chose a unit and no column has an energy.
     """
     require_unit(unit, [_UNITS.get(name, "") for name in table.names])
     rows = list(table.rows)

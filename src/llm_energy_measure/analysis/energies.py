@@ -25,20 +25,20 @@ CORRECTED = "*"
 """Sign of an energy that is less than the plain sum, because the plain sum counts some energy more than once."""
 
 CORRECTED_NOTE = f"{CORRECTED} corrected: the plain sum counts some energy more than once"
-"""Explanation of this sign."""
+"""Explanation of `CORRECTED`."""
 
 NOTES = {
     CORRECTED: CORRECTED_NOTE,
     "≤": "≤ undetermined: the greatest energy that the records allow; 'results show ID' explains it",
 }
-"""Explanation of the signs that need one, by sign."""
+"""Explanations of `*` and `≤`, by sign."""
 
 
 def require_unit(unit: str | None, units: Collection[str] = ("J",)) -> None:
-    """Raise `ConfigurationError` if there is no unit of energy with this name, or if no column has an energy.
+    """Raise `ConfigurationError` if the unit is not a unit of energy, or if no column has an energy.
 
     Args:
-        unit: The unit that the user wants. None is always right.
+        unit: The unit that the user chose. None raises no error.
         units: The units of the columns.
     """
     if unit is None:
@@ -52,14 +52,14 @@ def require_unit(unit: str | None, units: Collection[str] = ("J",)) -> None:
 
 
 class Energy(Struct, frozen=True, kw_only=True):
-    """An energy to show.
+    """An energy for a table cell: one value, a range, or a lower bound.
 
     Attributes:
         low_j: Least energy, in joules. None if the energy is unknown.
         high_j: Greatest energy, in joules. It equals `low_j` if the energy is not undetermined.
         is_corrected: True if the plain sum counts some energy more than once, and this energy counts each joule once.
         is_lower_bound: True if the energy of some processes or experiments is missing.
-        is_partial: True if components are missing, so that the energy per token is a lower bound too.
+        is_partial: True if a component of the energy is unknown. The energy per token is then a lower bound too.
     """
 
     low_j: float | None = None
@@ -97,7 +97,7 @@ class Energy(Struct, frozen=True, kw_only=True):
         return mark + ("≥ " if self.is_lower_bound else "") + text
 
     def efficiency_cell(self, tokens_per_joule: float | None) -> str:
-        """Return the table cell of tokens divided by `high_j`, with its mark: ≥, ≤ or corrected."""
+        """Return the table cell of tokens per joule (tokens divided by `high_j`), with the mark `≥`, `≤` or `*`."""
         if tokens_per_joule is None:
             return formatting.UNKNOWN
         mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""
@@ -107,7 +107,7 @@ class Energy(Struct, frozen=True, kw_only=True):
 
 
 def energy_of(row: ExperimentSummary | AggregatedSummary, kind: EnergyKind) -> Energy:
-    """Return the energy of an experiment. An aggregate without attribution has only its total, or a partial total."""
+    """Return the energy of an experiment. Without attribution, the energy is the total or the partial total."""
     is_lower_bound = bool(row.is_lower_bound)
     point_j, bounds_j = row.attributed_energy_j, row.attributed_bounds_j
     if kind == "plain" or (point_j is None and bounds_j is None):
@@ -117,7 +117,7 @@ def energy_of(row: ExperimentSummary | AggregatedSummary, kind: EnergyKind) -> E
     if point_j is not None:
         is_corrected = row.attribution_factor is not None and row.attribution_factor > 1
         return Energy(low_j=point_j, high_j=point_j, is_corrected=is_corrected, is_lower_bound=is_lower_bound)
-    assert bounds_j is not None  # noqa: S101 - the first branch returns without both
+    assert bounds_j is not None  # noqa: S101 - the first branch returns if both are None
     return Energy(low_j=bounds_j[0], high_j=bounds_j[1], is_lower_bound=is_lower_bound)
 
 

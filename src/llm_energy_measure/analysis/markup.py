@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from llm_energy_measure.security import UNPRINTABLE
 
 _UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
-# An ampersand begins an entity only in front of a name.
+# In Markdown, `&` begins an entity only in front of a name.
 _MARKDOWN = re.compile(r"[\\|*_`<\[#~$]|&(?=\w+;)")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    # In the default font, these characters of ASCII print others.
+    # The default font of LaTeX prints other characters for `<`, `>` and `|`.
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
@@ -39,7 +39,7 @@ _LATEX = {
     "\u2264": r"$\leq$",
     "\u2265": r"$\geq$",
 }
-# pdflatex knows these characters without a package, except some letters.
+# pdflatex prints these characters without a package, except the letters of `_UNKNOWN_TO_LATEX`.
 _KNOWN_TO_LATEX = re.compile("[ -~\xa1\xa3\xa7\xa9\xae\xb6\xbf-\u017e\u2013\u2014\u2018\u2019\u201c\u201d\u2026]")
 _UNKNOWN_TO_LATEX = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų")
 
@@ -104,12 +104,12 @@ def latex_table(
 
 def _latex_row(cells: Sequence[str]) -> str:
     row = " & ".join(map(latex, cells))
-    # The line end before a row, or the rule, takes a star or a bracket as its argument.
+    # LaTeX reads `*` or `[` at the start of a row as an argument of the preceding `\\` or rule.
     return f"{'{}' if row.lstrip().startswith(('[', '*')) else ''}{row} \\\\"
 
 
 def latex(text: str) -> str:
-    r"""Return text that LaTeX shows unchanged, without a package. Other characters than Latin letters are escapes.
+    r"""Return text that LaTeX shows unchanged. A character that needs a package becomes an escape, such as `\u4e2d`.
 
     Example:
         >>> latex("batch_size: 62.6 ± 2.7 µJ"), latex("café 中")

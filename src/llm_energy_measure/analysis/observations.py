@@ -63,11 +63,11 @@ class Observation(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: Id of the experiment.
         directory: The results directory.
-        configuration: Flattened configuration by dotted key, without the keys that do not separate repeats.
+        configuration: Flattened configuration by dotted key: only the keys that separate repeats.
         ignored: The keys that do not separate repeats, with their values.
         identity: Facts that agree between repeats: model, precision, GPUs, number of hosts, software, and the values
             that the user groups by. Without a configuration, also the id without a final `_c<n>`.
-        comparability: Facts that agree between two sides of a comparison: `model_name`, `token_budget`,
+        comparability: Facts that must agree between two sides of a comparison: `model_name`, `token_budget`,
             `energy_scope`, `provenance`, `metric_version` and `gpu`.
         start: Earliest start.
         end: Latest end.
@@ -76,9 +76,9 @@ class Observation(Struct, frozen=True, kw_only=True):
         values: Figures by the names in `METRICS`. They use the attributed or the plain energy.
         resolution: Resolution of the sensor in the unit of the figure, by the names in `METRICS`.
         content: Digest of the measurement. Copies of one experiment have equal digests.
-        corrected: True if the plain sum counts some energy more than once, and `values` do not.
+        corrected: True if the plain sum counts some energy more than once, and `values` use the attributed energy.
         is_unreadable: True if a file cannot be read.
-        excluded: Why the experiment takes part in no statistics. None if it takes part.
+        excluded: Reason why the experiment takes part in no statistics. None if the experiment takes part.
     """
 
     experiment_id: str
@@ -131,8 +131,8 @@ def read_observations(
 
     Args:
         directory: The results directory or its repository.
-        where: Condition in the grammar of `results list --where`. None selects all experiments. Those without an
-            aggregate are excluded, with the reason.
+        where: Condition in the grammar of `results list --where`. None selects all experiments. Experiments without an
+            aggregate are included, and have a reason in `excluded`.
         energy: `attributed` counts each joule once. `plain` uses the total of the strategy, by default the plain sum.
         split_by: Configuration keys that separate repeats, although they are ignored by default.
         ignore: Further configuration keys, or facts of `Observation.identity`, that do not separate repeats.
@@ -222,7 +222,7 @@ def figures_of(row: ExperimentSummary, facts: ExperimentFacts, energy_j: float |
 
 
 class _Selection:
-    """The keys that separate repeats: by default the settings, with the changes of the user."""
+    """Selects the keys that separate repeats: by default the settings, plus `shown` keys, minus `hidden` keys."""
 
     def __init__(self, *, shown: set[str], hidden: set[str]) -> None:
         self._shown = shown
@@ -230,13 +230,13 @@ class _Selection:
         self._known: dict[tuple[int, int], Configuration] = {}
 
     def split(self, configuration: Configuration) -> Configuration:
-        """Return the keys that separate repeats, and the others, after the changes of the user.
+        """Return the keys that separate repeats as `settings`, and all other keys as `others`.
 
-        Experiments with equal parts share the dictionaries.
+        Experiments with equal configurations share the returned dictionaries.
         """
         if not (self._shown or self._hidden):
             return configuration
-        # The catalogue returns one dictionary per distinct part, and the caller keeps all of them.
+        # `id` identifies a dictionary, because the catalogue shares equal ones and the caller keeps references.
         key = (id(configuration.settings), id(configuration.others))
         if key not in self._known:
             changed = Configuration({}, {})
@@ -287,7 +287,7 @@ def _identity(
     ignored: set[str],
 ) -> dict[str, str | None]:
     known = {} if one.facts is None else one.facts.identity
-    if not one.configuration.settings:  # nothing else shows which experiments have one configuration
+    if not one.configuration.settings:  # only the id shows which experiments are repeats
         known = {**known, "id": _REPEAT_ID.sub("", one.summary.experiment_id)}
     if ignored:
         known = {name: value for name, value in known.items() if name not in ignored}
@@ -347,7 +347,7 @@ def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
 
 
 def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, *, uses_energy: bool) -> str | None:
-    """Return why an experiment takes part in no statistics. None if it takes part."""
+    """Return the reason why an experiment takes part in no statistics. None if the experiment takes part."""
     if row.verdict == "pending" and not row.problems:
         return f"not aggregated; run 'llm-energy-measure aggregate {row.experiment_id}'"
     if row.verdict in ("unreadable", "pending", "interrupted", "altered"):
@@ -373,11 +373,11 @@ def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, 
 def group_observations(observations: Iterable[Observation]) -> list[ObservationGroup]:
     """Return the groups of repeats, sorted by the values that differ between them.
 
-    Two observations are repeats if their configuration and their identity agree. A key that is absent in one of them
-    differs. Excluded observations and copies of one measurement are listed in `left_out`.
+    Two observations are repeats if their configuration and their identity agree. A key that only one observation has
+    is a difference. Excluded observations and copies of one measurement are listed in `left_out`.
     """
     groups: dict[tuple[object, ...], list[Observation]] = {}
-    numbers: dict[int, int] = {}  # experiments share dictionaries, so that each is converted and hashed once
+    numbers: dict[int, int] = {}  # by `id`: many experiments share a dictionary, and it is hashed once
     known: dict[tuple[object, ...], int] = {}
     for one in (observations := list(observations)):
         if (shared := id(one.configuration)) not in numbers:
@@ -416,7 +416,7 @@ class DifferingKeys:
         self._is_first = False
 
     def keys(self) -> list[str]:
-        """Return the keys, in the order of their first occurrence."""
+        """Return the keys whose values differ, in the order of their first occurrence."""
         return [name for name in self._first if name in self._differing]
 
 

@@ -64,8 +64,9 @@ class Pairing(Struct, frozen=True):
         pairs: Configurations that both sides have.
         only_base: Facts of the configurations that only the base has.
         only_new: Facts of the configurations that only the candidate has.
-        differs: The values of each side, by the names in which no configuration of the sides agrees.
-        left_out: Runs in no pair, because they have no figure or are copies.
+        differs: The values of each side, by the name of each fact that does not separate the pairs: the sides have no
+            value in common, or the fact is in `vary`.
+        left_out: Runs that are excluded, or that are copies of other runs.
     """
 
     pairs: list[Pair]
@@ -80,17 +81,18 @@ def pair_selections(
 ) -> Pairing:
     """Return the configurations of two selections, in pairs that agree in all facts except the compared change.
 
-    If each run of the base differs from each run of the candidate in a fact, this fact is the compared change. It does
-    not separate the pairs.
+    If each run of the base differs from each run of the candidate in a fact, this fact is a compared change. A compared
+    change does not separate the pairs.
 
     Args:
         base: The base.
         new: The candidate.
         vary: Names of further facts that do not separate the pairs.
-        ignore: Names of facts that separate nothing.
+        ignore: Names of facts that separate neither pairs nor repeats.
 
     Raises:
-        ConfigurationError: A side has no run left, no configuration is common, or one pair mixes configurations.
+        ConfigurationError: A side has only runs that are left out, the sides have no configuration in common, or one
+            side of a pair has several configurations.
     """
     left_out: list[LeftOut] = []
     seen: dict[str, tuple[Side, str]] = {}
@@ -121,12 +123,13 @@ def pair_selections(
 
 
 def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) -> None:
-    """Refuse a pair of runs that differ in a field of `COMPARABLE_FIELDS`.
+    """Raise `IncompatibleResultsError` if the runs of a pair differ in a field of `COMPARABLE_FIELDS`.
 
     Args:
         pair: The runs.
         vary: Fields that may differ.
-        uses_energy: Whether the compared figure depends on the energy. If not, its scope and provenance may differ.
+        uses_energy: Whether the compared figure depends on the energy. If not, the fields that describe the energy may
+            differ.
 
     Raises:
         IncompatibleResultsError: The runs have different known values of a field that is not in `vary`. The message has
@@ -177,7 +180,7 @@ def separating_names(facts: Sequence[Facts]) -> dict[str, str]:
 
 
 def text(value: Value | None) -> str:
-    """Return a value as a condition writes it: `true`, `0.5`, `fp16`. None is `unknown`."""
+    """Return a value in the syntax of a condition: `true`, `0.5`, `fp16`. None becomes `unknown`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -193,7 +196,7 @@ def _short_names(names: Iterable[str]) -> dict[str, str]:
 def _usable(
     selection: Selection, side: Side, seen: dict[str, tuple[Side, str]], left_out: list[LeftOut]
 ) -> Iterator[Observation]:
-    """Yield the runs with figures. The same content counts once, even if both selections have it."""
+    """Yield the runs that are not excluded, without copies, also of the other side. Append the others to `left_out`."""
     for one in selection.observations:
         reason = one.excluded
         if reason is None:
@@ -225,7 +228,7 @@ def _nothing_common(shared: Sequence[str], rows: Sequence[dict[Key, list[Configu
 
 
 def _require_one_configuration(row: Sequence[Configured], names: Sequence[str]) -> None:
-    """Refuse one row for runs of two configurations, because their mean describes neither configuration."""
+    """Raise `ConfigurationError` for runs of two configurations: their mean describes neither configuration."""
     if len(row) == 1:
         return
     (first, [run, *_]), (second, [other, *_]) = row[:2]
@@ -242,7 +245,7 @@ def _by_configuration(runs: Iterable[Observation], ignore: Collection[str]) -> l
     """Return the facts of each configuration, and its runs."""
     found: dict[tuple[object, ...], list[Observation]] = {}
     for one in runs:
-        # Experiments share the dictionaries, and equal ones are merged below.
+        # `id` is fast, because experiments share dictionaries. The loop below merges equal dictionaries.
         found.setdefault((id(one.configuration), *one.identity.items()), []).append(one)
     merged: dict[tuple[object, ...], Configured] = {}
     for same in found.values():
@@ -253,7 +256,7 @@ def _by_configuration(runs: Iterable[Observation], ignore: Collection[str]) -> l
 
 
 def _varying(facts: Sequence[Facts]) -> list[str]:
-    """Return the names whose values differ, in the order of their first occurrence. An absent name is None."""
+    """Return the names whose values differ, in the order of their first occurrence. An absent value is None."""
     names = dict.fromkeys(name for one in facts for name in one)
     return [name for name in names if any(one.get(name) != facts[0].get(name) for one in facts)]
 

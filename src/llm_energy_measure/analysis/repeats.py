@@ -21,7 +21,7 @@ class RepeatGroup(Struct, frozen=True, kw_only=True):
         name: The values that differ from other groups, as `key=value` words.
         differs: These values by key; configuration keys have the prefix `config.`.
         experiment_ids: The repeats in the statistics, sorted by start.
-        statistics: Statistics by metric, in the unit of the metric. A repeat without the figure is left out of them.
+        statistics: Statistics by metric, in the unit of the metric. They omit repeats without a value of the metric.
         corrected: The repeats whose plain sum counts some energy more than once, and whose attributed energy is used.
     """
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 _MAX_LEFT_OUT = 10
 
-# The JSON has these facts too.
+# These facts are too long for a note. The JSON output has them.
 _LONG_FACTS = frozenset({"libraries", "method"})
 _INTERVAL = "±: half of the t-based 95 % interval of the mean"
 
 
 def scales(repeats: Repeats, unit: str | None = None) -> dict[str, tuple[float, str]]:
-    """Return divisor and unit of each metric, so that a column has one unit. `unit` is that of energies."""
+    """Return divisor and unit of each metric, so that a column has one unit. `unit` is the unit of energies."""
     return {
         metric: formatting.scale(
             [mean for group in repeats.groups if (mean := group.statistics[metric].mean) is not None], own, unit
@@ -31,7 +31,7 @@ def scales(repeats: Repeats, unit: str | None = None) -> dict[str, tuple[float, 
 
 
 def means(group: RepeatGroup, scale_of: dict[str, tuple[float, str]]) -> Iterator[str]:
-    """Yield the mean of each metric with its interval, the mark of a corrected energy, and a smaller number of runs."""
+    """Yield a cell for each metric: mark of a corrected energy, mean, interval, and n if some runs have no value."""
     for metric, found in group.statistics.items():
         text = formatting.mean_with_interval(found.mean, found.half_width, scale_of[metric][0])
         is_corrected = bool(group.corrected) and METRICS[metric].uses_energy and found.mean is not None
@@ -40,7 +40,7 @@ def means(group: RepeatGroup, scale_of: dict[str, tuple[float, str]]) -> Iterato
 
 
 def notes(repeats: Repeats, kind: EnergyKind, *, with_cv: bool = False) -> Iterator[str]:
-    """Yield what the signs mean, the facts that all runs share, the ignored keys and the runs left out."""
+    """Yield notes: what the signs mean, the facts that all runs share, the ignored keys, and the runs left out."""
     if repeats.groups:
         yield _INTERVAL + ("; CV: standard deviation divided by mean" if with_cv else "")
     if kind == "plain":

@@ -33,13 +33,13 @@ def run_order(names: Sequence[str], repeats: int, seed: int, *, warm_up: bool = 
         names: Names of the configurations, each once.
         repeats: Number of blocks, which is the number of repeats of each configuration.
         seed: The same seed gives the same order.
-        warm_up: Whether the plan begins with one run of each configuration that is not recorded.
+        warm_up: Whether the plan begins with one warm-up run of each configuration. A warm-up run is no repeat.
 
     Example:
         >>> [run.experiment_id for run in run_order(["a", "b"], 2, seed=1, warm_up=False)]
         ['a_c0', 'b_c0', 'b_c1', 'a_c1']
     """
-    generator = random.Random(seed)  # noqa: S311 - a seeded generator repeats a plan; it keeps no secret
+    generator = random.Random(seed)  # noqa: S311 - a plan must be reproducible, and is no secret
     runs = []
     for block in range(0 if warm_up else 1, repeats + 1):
         for name in generator.sample(names, len(names)):

@@ -22,7 +22,7 @@ def column(name: str, observations: Sequence[Observation], doing: str) -> Callab
     Args:
         name: `tag.KEY`, `config.KEY` (the end of a key is enough), `date`, `host`, or a name of
             `Observation.identity`.
-        observations: The runs, whose configuration keys are known.
+        observations: The runs. Their configurations contain the possible keys.
         doing: First part of the error message.
 
     Raises:

@@ -26,8 +26,8 @@ def verdict_of(
 ) -> Verdict:
     """Return the verdict on the candidate.
 
-    It is `worse` or `better` if the adjusted p-value is less than 0.05 and the ratio is beyond the margin. It is
-    `equivalent` if the 90 % interval of the ratio is within the margin.
+    The verdict is `worse` or `better` if the adjusted p-value is less than 0.05 and the ratio is beyond the margin. The
+    verdict is `equivalent` if the 90 % interval of the ratio is within the margin. Otherwise, it is `undecided`.
 
     Args:
         estimate: The estimated ratio.
@@ -42,7 +42,7 @@ def verdict_of(
 
 
 def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], margin: float) -> int | None:
-    """Return the least number of further repeats per side (or of pairs) that would decide, if ratio and spread stay.
+    """Return the further repeats per side (or blocks) that would decide the verdict if ratio and spread stay the same.
 
     Args:
         estimate: The undecided estimate.
@@ -50,7 +50,7 @@ def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], marg
         margin: Relative difference that matters.
 
     Returns:
-        The number, None for more than `MOST_REPEATS`.
+        The least number; None if it is greater than `MOST_REPEATS`.
     """
     factor = p_values[1] / p_values[0] if p_values[0] > 0 else 1.0
     is_beyond = _is_beyond(estimate, margin)
@@ -59,7 +59,7 @@ def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], marg
         later = estimate.with_more(repeats)
         return (later.p_different() * factor if is_beyond else later.p_equivalent(margin)) < _SIGNIFICANCE
 
-    # With known spread, the test would be normal and need fewer repeats. The search starts at this number.
+    # The normal test, which assumes a known spread, needs fewer repeats. The search starts just below that number.
     distance = abs(estimate.log_ratio) if is_beyond else math.log1p(margin) - abs(estimate.log_ratio)
     largest_error = distance / (_NORMAL_TWO_SIDED if is_beyond else _NORMAL_ONE_SIDED)
     if math.fsum(estimate.variances) > (MOST_REPEATS + max(estimate.counts)) * largest_error**2:
