@@ -1,1 +1,1 @@
-"""Reports and figures: numbers for people. matplotlib and jinja2 are imported only where they draw and write."""
+"""Reports and figures: numbers for people. matplotlib and jinja2 are imported only in functions that use them."""

@@ -57,8 +57,9 @@ def build_report(
     Args:
         results: The experiments.
         comparison: A comparison to show.
-        commands: Command lines that made the report and the comparison.
-        on_step: Function that returns an iterator over ids while aggregates are read, and may show progress.
+        commands: Command lines that create the report and the comparison; the report lists them.
+        on_step: Function that gets the ids of the aggregates to read, returns an iterator over these ids, and may show
+            progress.
 
     Raises:
         ResultNotFoundError: There is no experiment.
@@ -89,7 +90,7 @@ def build_report(
 
 
 def _how_to_reproduce(results: Results, commands: Sequence[str]) -> Section:
-    """Return the commands that compute the numbers of the report again."""
+    """Return the section with the commands that compute the numbers of the report again."""
     directory = results.repository.base_path.name or "results"
     where = "" if results.where is None else f" --where {shlex.quote(results.where)}"
     energy = "" if results.kind == "attributed" else " --energy plain"
@@ -99,7 +100,7 @@ def _how_to_reproduce(results: Results, commands: Sequence[str]) -> Section:
         name="reproduce",
         title="How to reproduce",
         paragraphs=[
-            "The raw files determine every number. These commands aggregate and check them, and print the numbers.",
+            "The raw files determine every number. The commands aggregate and check the files, and print the numbers.",
             "Equal results give an equal report, byte for byte.",
         ],
         commands=[

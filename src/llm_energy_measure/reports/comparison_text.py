@@ -53,7 +53,7 @@ def _common_counts(table: CandidateTable) -> tuple[int, int] | None:
 
 
 def cells(table: CandidateTable, margin: float, energy_unit: str | None = None) -> list[tuple[str, ...]]:
-    """Return the cells of each row. `energy_unit` is that of energies; None chooses a prefix."""
+    """Return the cells of each row. `energy_unit` is the unit of energies; None chooses a prefix."""
     factor, unit = _scale(table, energy_unit)
     is_counted = _common_counts(table) is None
     return [
@@ -80,7 +80,7 @@ def _scale(table: CandidateTable, energy_unit: str | None) -> tuple[float, str]:
 
 
 def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
-    """Return `62.6 ± 2.7 mJ`: the mean has as many decimals as its interval of two digits."""
+    """Return the mean and half of its interval, for example `62.6 ± 2.7 mJ`."""
     count = f" (n={side.n})" if is_counted else ""
     mark = f"{CORRECTED} " if side.corrected else ""
     return f"{mark}{formatting.mean_with_interval(side.mean, side.half_width, factor)} {unit}{count}"
@@ -141,7 +141,7 @@ def _some(names: Sequence[str], most: int) -> str:
 
 
 def footnotes(comparison: Comparison) -> Iterator[str]:
-    """Yield what was not compared, and the sentences that explain the signs in all tables."""
+    """Yield the candidates without a table, and the sentences that explain the signs in all tables."""
     for one in comparison.not_compared:
         yield f"not compared: {one.candidate} ({one.metric}): {one.reason}"
     rows = comparison.rows()
@@ -184,7 +184,7 @@ def _items(lines: Iterable[str]) -> Iterator[str]:
 
 
 def latex(comparison: Comparison, kind: EnergyKind, unit: str | None = None) -> str:
-    """Return the comparison as LaTeX tables for the package booktabs. The text around a table is comments."""
+    """Return the comparison as LaTeX tables for the package booktabs. Headings and notes become comments."""
 
     def lines() -> Iterator[str]:
         for table in comparison.tables:

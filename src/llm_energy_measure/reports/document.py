@@ -1,4 +1,4 @@
-"""The parts of a report, as plain values. `html` writes them."""
+"""The parts of a report, as plain values. `html.py` writes these values as a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Details(Struct, frozen=True, kw_only=True):
 
     Attributes:
         anchor: Id in the document.
-        title: Title; `verdict` follows it.
+        title: Title. The page shows `verdict` after the title.
         verdict: Verdict on the experiment.
         fields: Facts.
         tables: Tables.

@@ -1,4 +1,4 @@
-"""Draw a figure with matplotlib, in the style of `style`. matplotlib is imported here only when a figure is drawn."""
+"""Draw a figure with matplotlib, with the settings of `style.py`. The functions import matplotlib when they run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MOST_TICK_CHARACTERS = 48
 
 @contextmanager
 def styled(size: style.Size) -> Iterator[None]:
-    """Use the style of a figure until the block ends.
+    """Apply the style of a figure inside a `with` block.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -65,7 +65,7 @@ def missing(package: str) -> MissingExtraError:
 
 
 def draw(plot: Plot, size: style.Size) -> Figure:
-    """Return the drawn figure. Call it inside `styled`, and save the figure there too."""
+    """Return the drawn figure. Call `draw` and save the figure in one `with styled(size)` block."""
     from matplotlib.figure import Figure
 
     width = size.width_cm / style.CM_PER_INCH
@@ -81,7 +81,8 @@ def draw(plot: Plot, size: style.Size) -> Figure:
         _paint_panel(axes, plot, panel)
     for axes in places[len(plot.panels) :]:
         axes.set_visible(False)
-    # Panels can share their axes, and an axis with limits ignores later values.
+    # The limits come after the marks of all panels: panels can share an axis, and an axis with limits ignores later
+    # values.
     for axes, panel in zip(places, plot.panels, strict=False):
         _label(axes, plot, panel, is_alone=len(plot.panels) == 1)
         _set_limits(axes, plot, panel)
@@ -104,7 +105,7 @@ def _choose_font(figure: Figure) -> None:
 
 
 def axes_of(plot: Plot, axes: Axes | None = None) -> Axes:
-    """Draw a figure of one panel on axes of pyplot, and return them.
+    """Draw a figure of one panel on axes of pyplot, and return these axes.
 
     Args:
         plot: The figure.
@@ -144,13 +145,13 @@ def _height(plot: Plot, width: float, columns: int, rows: int) -> float:
 
 
 def _legend_columns(names: Sequence[str], width: float) -> int:
-    """Return the number of columns of a legend that fits the width, in inches."""
+    """Return the number of columns of a legend in a figure of this width, in inches."""
     longest = max((len(for_matplotlib(name)) for name in names), default=0)
     return max(1, min(len(names), _MOST_LEGEND_COLUMNS, int(width / ((longest + 5) * _CHARACTER_INCHES))))
 
 
 def _are_slanted(names: Sequence[str]) -> bool:
-    """Return True if the names of categories are too long to stand side by side."""
+    """Return True if the names of categories are too long for horizontal labels, so that the labels are slanted."""
     return sum(map(len, names)) > _MOST_TICK_CHARACTERS
 
 
@@ -180,14 +181,14 @@ def _paint_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
 
 
 def _scales(plot: Plot, panel: Panel) -> tuple[Scale, Scale]:
-    """Return the scales of both axes. Panels without their own second axis use one unit prefix."""
+    """Return the scales of both axes. Panels without their own second axis share one unit prefix."""
     marks = plot.marks() if panel.y is None else [mark for series in panel.series for mark in series.marks]
     values = [value for mark in marks for value in (mark.y, mark.y_high) if value is not None and math.isfinite(value)]
     return Scale(plot.x, [mark.x for mark in marks if math.isfinite(mark.x)]), Scale(panel.y or plot.y, values)
 
 
 def _label(axes: Axes, plot: Plot, panel: Panel, *, is_alone: bool) -> None:
-    """Set the title of a panel, and its labels if no label of the whole figure replaces them."""
+    """Set the title of a panel, and the labels of its axes if `_label_figure` does not set them."""
     scale_x, scale_y = _scales(plot, panel)
     names = None if plot.x.categories is None else [for_matplotlib(name) for name in plot.x.categories]
     if panel.title:
@@ -208,7 +209,7 @@ def _label(axes: Axes, plot: Plot, panel: Panel, *, is_alone: bool) -> None:
 
 
 def _label_figure(figure: Figure, plot: Plot) -> None:
-    """Set the labels that the panels share."""
+    """Set the axis labels that all panels share."""
     scale_x, scale_y = _scales(plot, plot.panels[0])
     figure.supxlabel(for_matplotlib(scale_x.label), fontsize="medium")
     if all(panel.y is None for panel in plot.panels):
@@ -216,7 +217,7 @@ def _label_figure(figure: Figure, plot: Plot) -> None:
 
 
 def _set_limits(axes: Axes, plot: Plot, panel: Panel) -> None:
-    """Begin an axis at 0 if only the ends of intervals are below 0: no energy and no time is negative."""
+    """Set the limits. An axis begins at 0 if only ends of intervals are negative, because no energy or time is."""
     categories = plot.x.categories
     marks = plot.marks()
     if _is_horizontal(plot):
@@ -242,7 +243,7 @@ def _add_legend(figure: Figure, plot: Plot) -> None:
 
 
 def _legend(plot: Plot) -> tuple[list[Any], list[str]]:
-    """Return the handles and the names of the series; empty if there is only one, and it is no part of a total."""
+    """Return the handles and the names of the series. Both are empty for one series, unless the figure is stacked."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -73,11 +73,14 @@ class Aggregates(NamedTuple):
 def read_aggregates(
     results: Results, *, on_step: Callable[[Sequence[str]], Iterator[str]] = iter, most: int = MOST_DETAILS
 ) -> Aggregates:
-    """Read the aggregates of the experiments with details, one at a time, because one can have hundreds of megabytes.
+    """Return the parts of a report that need whole aggregates.
+
+    The function reads one aggregate at a time, because an aggregate can have hundreds of megabytes.
 
     Args:
         results: All experiments.
-        on_step: Function that returns an iterator over the ids, and may show progress.
+        on_step: Function that gets the ids of the aggregates to read, returns an iterator over these ids, and may show
+            progress.
         most: Greatest number of experiments with details.
     """
     names = shown_experiments(results, most)
@@ -102,7 +105,7 @@ def read_aggregates(
 
 
 def breakdown(results: Results, repeats: Repeats, aggregates: Aggregates) -> Section | None:
-    """Return the mean attributed energy of each component by configuration."""
+    """Return the section with the mean attributed energy of each component; None if no component is known."""
     components = aggregates.components
     hidden = 0
     categories: list[str] = []
@@ -132,7 +135,7 @@ def breakdown(results: Results, repeats: Repeats, aggregates: Aggregates) -> Sec
     series = [Series(name=name, marks=marks) for name, marks in parts.items() if any(mark.y for mark in marks)]
     if not series:
         return None
-    notes = ["'not attributed' is the total minus the known components. A component that is not shown is unknown."]
+    notes = ["'not attributed' is the total minus the known components. A component that is not shown is unknown or 0."]
     if hidden:
         shown = len(categories)
         notes.append(f"The figure shows the first {shown} of {shown + hidden} configurations.")
@@ -153,15 +156,15 @@ def breakdown(results: Results, repeats: Repeats, aggregates: Aggregates) -> Sec
 
 
 def power_section(plots: list[Plot]) -> Section | None:
-    """Return the figures of power and energy over time. None without samples."""
+    """Return the section with the figures of power and energy over time. None without samples."""
     if not plots:
         return None
-    words = "Power samples are stored next to the results. They are evidence, and no total is computed from them."
+    words = "Power samples are stored next to the results. No total is computed from them."
     return Section(name="power", title="Power and energy over time", paragraphs=[words], plots=plots)
 
 
 def details_section(aggregates: Aggregates) -> Section:
-    """Return the findings, the processes and the raw files of each experiment."""
+    """Return the section with the findings, the processes and the raw files of each experiment."""
     paragraphs = []
     if aggregates.left_out:
         number = len(aggregates.details)

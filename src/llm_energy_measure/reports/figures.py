@@ -1,4 +1,4 @@
-"""Figures of experiments: one mark for each configuration, with its interval, or for each undetermined experiment."""
+"""Figures with a mark for each configuration (mean and interval) and for each experiment with an uncertain energy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RANGE_NOTE = (
 
 
 class Choice(Struct, frozen=True, kw_only=True):
-    """What a figure shows.
+    """The values and the kind of a figure, as the user chooses them.
 
     Attributes:
         y: Name of the value on the second axis.
@@ -90,7 +90,7 @@ def read_for(
     names = [choice.x, choice.y]
     for name in names:
         require_value(name)
-    # Keys of the configuration separate repeats already; other facts have to be named.
+    # Configuration keys always separate repeats. Other facts separate repeats only if `by` contains them.
     facts = [name for name in (choice.x, choice.by, choice.facet) if name is not None and not is_number(name)]
     return read_results(
         repository,
@@ -105,10 +105,10 @@ def read_for(
 
 
 def figure_of(results: Results, choice: Choice, *, name: str = "figure") -> Plot:
-    """Return the figure of a choice.
+    """Return the figure that a user chose.
 
     Raises:
-        ConfigurationError: A name is unknown, no experiment has both values, or two configurations share one place.
+        ConfigurationError: A name is unknown, no experiment has both values, or two configurations share a position.
     """
     x, y = quantity_of(choice.x, results), quantity_of(choice.y, results)
     if choice.kind in ("bars", "box"):
@@ -198,7 +198,7 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
         results: All experiments.
         one: The experiment.
         metric: The figure.
-        position: Place of the mark on the first axis. None if unknown.
+        position: Position of the mark on the first axis. None if unknown.
     """
     row = results.by_id[one.experiment_id].summary
     if one.excluded is None or position is None or row.verdict in ("stale", "altered", "unreadable", "pending"):
@@ -271,7 +271,7 @@ def _front(series: Sequence[Series], x: Quantity, y: Quantity) -> list[tuple[flo
 
 
 def _require_one_place(members: Sequence[_Member], choice: Choice, results: Results, repeats: Repeats) -> None:
-    """Raise `ConfigurationError` if two configurations have one place in bars, lines or boxes."""
+    """Raise `ConfigurationError` if two configurations have the same position in bars, lines or boxes."""
     facet, by = _reader(choice.facet, results), _reader(choice.by, results)
     points = [one for one in members if not (one.mark.is_range or one.mark.is_lower_bound)]
     places = Counter((facet(one.first), by(one.first), one.mark.x) for one in points)
@@ -295,7 +295,7 @@ def row_name(name: str, verdict: str, number: int) -> str:
 def rows_figure(
     results: Results, repeats: Repeats, metric: str, *, name: str, most: int, title: str | None = None
 ) -> Plot | None:
-    """Return a figure with one row for each configuration, then one for each experiment that is only a range.
+    """Return a figure with one row per configuration, then one per experiment whose energy is a range or a lower bound.
 
     Args:
         results: All experiments.
@@ -304,6 +304,9 @@ def rows_figure(
         name: Id of the figure in the document.
         most: Greatest number of rows.
         title: Title; by default the label of the metric.
+
+    Returns:
+        The figure; None without rows.
     """
     quantity = quantity_of(metric, results)
     categories: list[str] = []

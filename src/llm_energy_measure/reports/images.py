@@ -36,7 +36,7 @@ def encode_image(plot: Plot, size: Size, form: str) -> bytes:
 
 
 def page_svg(plot: Plot) -> str:
-    """Return a figure as an SVG element for a page. `thinned` limited its marks.
+    """Return a figure as an SVG element for a page. The caller limits the marks with `thinned`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -39,7 +39,7 @@ def in_two_lines(text: str) -> str:
 
 
 def for_matplotlib(text: str) -> str:
-    r"""Return a text as a label. A dollar sign would begin a formula, and a label that begins with `_` is hidden.
+    r"""Return a text as a label. In matplotlib, `$` begins a formula, and a legend hides labels that begin with `_`.
 
     Example:
         >>> for_matplotlib("a$b$")

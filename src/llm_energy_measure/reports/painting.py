@@ -35,7 +35,7 @@ class Scale:
 
 
 class DrawnSeries:
-    """A series with its place among the others."""
+    """A series, its number among the series of a panel, and the number of series."""
 
     def __init__(self, plot: Plot, series: Series, number: int, of: int) -> None:
         self.kind = plot.kind

@@ -1,4 +1,4 @@
-"""What a figure shows, as plain values. `drawing` draws it, and `data_table` lists its values."""
+"""Figures as plain values. `drawing.py` draws a figure, and `data_table` lists the values of a figure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Mark(Struct, frozen=True, kw_only=True):
         x_high: Upper end of the interval of `x`. None if there is none.
         is_lower_bound: True if the value is at least `y`.
         repeats: The values of the repeats behind a mean.
-        name: What the mark is.
+        name: Name of the configuration or of the experiment.
         verdict: Verdict on the experiments of the mark.
         target: Id of the row that the mark links to.
     """
@@ -88,7 +88,7 @@ class Panel(Struct, frozen=True, kw_only=True):
         title: Title of the part; empty if the figure has only one.
         series: The series.
         front: The Pareto front as positions, from left to right. Empty if it is not drawn.
-        y: The second axis, if it differs between the panels.
+        y: The second axis of this panel. None if the panel uses the second axis of the figure.
     """
 
     title: str = ""
@@ -105,10 +105,10 @@ class Plot(Struct, frozen=True, kw_only=True):
         title: Title.
         description: One or two sentences that say what the figure shows, for readers who do not see it.
         kind: How the marks are drawn.
-        x: First axis. For `rows` and `stacked`, it has the categories, and they are drawn from top to bottom.
+        x: First axis. For `rows` and `stacked`, the axis has categories, which are drawn from top to bottom.
         y: Second axis.
         panels: At least one panel.
-        by: Name of what the series differ in; empty if there is only one series.
+        by: Name of the fact that separates the series; empty if there is only one series.
         notes: Sentences below the figure.
     """
 
@@ -145,10 +145,10 @@ def thinned(plot: Plot) -> Plot:
         panels.append(structs.replace(panel, series=series))
     notes = list(plot.notes)
     if marks:
-        words = f"each of {_PIXEL_COLUMNS:,} columns keeps its least and its greatest value."
+        words = f"each of {_PIXEL_COLUMNS:,} pixel columns keeps its least and its greatest value."
         notes.append(f"{marks:,} marks are not drawn: {words}")
     if repeats:
-        notes.append(f"{repeats:,} repeats are not drawn; the least and the greatest of each configuration are.")
+        notes.append(f"{repeats:,} repeats are not drawn; each configuration keeps its least and its greatest repeat.")
     return structs.replace(plot, panels=panels, notes=notes) if marks or repeats else plot
 
 

@@ -19,7 +19,7 @@ from llm_energy_measure.results.store.samples import load_samples
 def figure_of_samples(
     repository: FileSystemRepository, found: AggregatedResult, *, name: str = "power", with_energy: bool = True
 ) -> Plot | None:
-    """Return power, and energy, over the time since the start of each process; None without samples.
+    """Return a figure of power over the time since the start of each process; None without samples.
 
     Args:
         repository: The results directory.
@@ -40,7 +40,7 @@ def figure_of_processes(
     name: str = "power",
     with_energy: bool = True,
 ) -> Plot | None:
-    """Return `figure_of_samples` of an experiment whose processes are known."""
+    """Return the figure of `figure_of_samples` for processes that the caller has loaded."""
     traces: list[tuple[str, PowerTrace]] = []
     notes = []
     for process in processes:
@@ -85,7 +85,7 @@ def _gap_sec(times: Sequence[float]) -> float:
 
 
 def _power(trace: PowerTrace) -> list[Mark]:
-    """Return the samples. A gap has a mark without value, so that no line crosses it."""
+    """Return the samples. In a gap, a mark without a value interrupts the line."""
     gap_sec, marks, before = _gap_sec(trace.times), [], None
     for time, watts in zip(trace.times, trace.powers, strict=True):
         if before is not None and time - before > gap_sec:
@@ -96,7 +96,7 @@ def _power(trace: PowerTrace) -> list[Mark]:
 
 
 def _energy(trace: PowerTrace) -> list[Mark]:
-    """Return the integral from the first sample on."""
+    """Return the energy since the first sample, in joules, with a mark at each sample."""
     gap_sec, total, parts = _gap_sec(trace.times), 0.0, [Mark(x=trace.times[0], y=0.0)]
     samples = zip(trace.times, trace.powers, strict=True)
     for (before, low_w), (after, high_w) in itertools.pairwise(samples):

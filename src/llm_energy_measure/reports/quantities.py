@@ -27,7 +27,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
     Attributes:
         name: Name that the user gives.
         axis: Label and unit, and the categories if the values are text.
-        is_measured: True if repeats differ in it, so that a configuration has a mean and an interval.
+        is_measured: True if repeats can have different values, so that a configuration has a mean and an interval.
         is_greater_better: True for the metrics whose greater values are better.
         value: Function that returns the number of an experiment, or the index of its category. None if unknown.
     """
@@ -51,7 +51,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
 
 
 def stored_columns(names: Sequence[str]) -> list[str]:
-    """Return the names of numeric columns of the catalogue, without the names of metrics and of other values."""
+    """Return the full names of those names that are numeric columns of the catalogue, without metrics."""
     full = [ALIASES.get(name, name) for name in names if name not in METRICS]
     return list(dict.fromkeys(name for name in full if COLUMNS.get(name) in ("integer", "number")))
 
@@ -62,7 +62,7 @@ def is_number(name: str) -> bool:
 
 
 def require_value(name: str) -> None:
-    """Raise `ConfigurationError` unless an axis can show a value of this name."""
+    """Raise `ConfigurationError` unless the name is a metric, a numeric column or a fact."""
     if not (is_number(name) or is_fact(name)):
         advice = f"use a metric ({', '.join(METRICS)}), a numeric column of an export, {FACT_NAMES}"
         raise ConfigurationError(f"cannot draw {name!r}", "there is no value with this name", advice)
@@ -79,7 +79,7 @@ def quantity_of(name: str, results: Results) -> Quantity:
     """Return the values of a name: a metric, a numeric column, `config.KEY`, `tag.KEY`, `date`, `host` or a fact.
 
     Raises:
-        ConfigurationError: There is no such value.
+        ConfigurationError: The name is unknown.
     """
     if name in METRICS:
         metric = METRICS[name]
@@ -143,10 +143,10 @@ def as_categories(quantity: Quantity, results: Results) -> Quantity:
 
 
 def texts_of(name: str, results: Results) -> Callable[[Observation], str]:
-    """Return the function that reads a fact as text; `unknown` where an experiment lacks it.
+    """Return the function that reads a fact as text. An experiment without the fact gives `unknown`.
 
     Raises:
-        ConfigurationError: There is no such fact.
+        ConfigurationError: The name is unknown.
     """
     read = column(name, results.observations, f"cannot separate by {name!r}")
     return lambda one: read(one) or "unknown"
@@ -165,5 +165,5 @@ def _number(text: str | None) -> float | None:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return None for a value that is not finite: a figure has a gap there."""
+    """Return a finite value unchanged, and None for other values, which a figure shows as gaps."""
     return value if value is not None and math.isfinite(value) else None

@@ -27,7 +27,7 @@ class Results(Struct, frozen=True, kw_only=True, dict=True):
     Attributes:
         repository: The results directory.
         where: The condition that selects the experiments. None if all are selected.
-        kind: The energy of the figures.
+        kind: Kind of the energies: attributed, or plain sums.
         experiments: The selected experiments with an aggregate, sorted by id.
         observations: Observations of the experiments, in the same order.
         total: Totals of the experiments. None without experiments.
@@ -64,7 +64,8 @@ class Results(Struct, frozen=True, kw_only=True, dict=True):
         low, high = (figures_of(one.summary, facts, end_j)[metric] for end_j in (energy.low_j, energy.high_j))
         if low is None or high is None:
             return None
-        # Tokens of missing processes are missing too, so only an energy, or a part of it, gives a lower bound.
+        # If processes are missing, their tokens are missing too. The energy per token is then no lower bound. If only
+        # components of the energy are missing, all tokens are known, so the energy per token is a lower bound.
         is_open = energy.is_lower_bound and (metric in ("energy", "power") or energy.is_partial)
         return (low, None if is_open else high)
 

@@ -30,7 +30,7 @@ _LIST_ADVICE = "'llm-energy-measure results list --json' prints all."
 
 
 def summary(results: Results) -> Section:
-    """Return the number of experiments, their verdicts and their energy."""
+    """Return the section with the number of experiments, their verdicts and their energy."""
     verdicts = Counter([one.summary.verdict for one in results.experiments] + [one.verdict for one in results.pending])
     rows = [
         Row([Cell(word), tables.count(number), Cell(VERDICTS[word])])
@@ -75,7 +75,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
-    """Return the energy per output token of each configuration; if no experiment counts tokens, the energy."""
+    """Return the section with the energy per output token of each configuration, or with the energy without tokens."""
     for metric in ("j_per_output_token", "j_per_token", "energy"):
         name = "energy" if metric == "energy" else metric.removeprefix("j_").replace("_", "-")
         figure = rows_figure(results, repeats, metric, name=name, most=MOST_CATEGORIES)
@@ -86,7 +86,7 @@ def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
 
 
 def trade_off(results: Results, repeats: Repeats) -> Section | None:
-    """Return the energy per output token over latency, or over throughput if no latency is known."""
+    """Return the section with the energy per output token over latency, or over throughput if no latency is known."""
     y = next((name for name in ("j_per_output_token", "j_per_token") if _has(repeats, name)), None)
     x = next((name for name in ("itl_p50", "ttft_p50", "tokens_per_s") if _has(repeats, name)), None)
     if x is None or y is None:
@@ -100,7 +100,7 @@ def _has(repeats: Repeats, metric: str) -> bool:
 
 
 def repeats_section(results: Results, repeats: Repeats) -> Section:
-    """Return mean, interval and spread over the repeats of each configuration, with every repeat as a point."""
+    """Return the section with mean, interval and spread over the repeats of each configuration."""
     metrics = [name for name in REPEATS_METRICS if _has(repeats, name)]
     if not repeats.groups:
         words = "No experiment has a known figure; the section Excluded has the reasons."
@@ -148,7 +148,7 @@ def _statistics(group: RepeatGroup, metric: str) -> list[Cell]:
 
 
 def provenance(results: Results) -> Section:
-    """Return where the energies come from: sensors, scopes and attribution."""
+    """Return the section with provenance, scope and attribution of the energies."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for one in results.experiments:
         facts = {} if one.facts is None else one.facts.comparability
@@ -186,7 +186,7 @@ def provenance(results: Results) -> Section:
 
 
 def experiments_table(results: Results) -> Section:
-    """Return one row for each experiment. If there are too many, the table keeps those that are not complete."""
+    """Return the section with one row for each experiment; see `shown_experiments`."""
     chosen = shown_experiments(results)
     rows = [_row(results, name) for name in chosen]
     notes = [
@@ -195,7 +195,7 @@ def experiments_table(results: Results) -> Section:
     ]
     total = len(results.experiments)
     if len(chosen) < total:
-        first = "Experiments that are not complete come first."
+        first = "Experiments that are not complete are chosen first."
         notes.insert(0, f"The table shows {len(chosen):,} of {total:,} experiments. {first} {_LIST_ADVICE}")
     headers = [
         Header("experiment"),
@@ -218,7 +218,7 @@ def experiments_table(results: Results) -> Section:
 
 
 def shown_experiments(results: Results, most: int = MOST_ROWS) -> list[str]:
-    """Return the ids of the experiments with a row, sorted by id. Incomplete experiments are chosen first."""
+    """Return the ids of at most `most` experiments, sorted by id. Incomplete experiments are chosen first."""
     rows = [one.summary for one in results.experiments]
     first = sorted(rows, key=lambda row: (row.verdict == "complete", row.experiment_id))[:most]
     return sorted(row.experiment_id for row in first)
@@ -251,7 +251,7 @@ def _row(results: Results, name: str) -> Row:
 
 
 def excluded(results: Results, repeats: Repeats) -> Section:
-    """Return the experiments that take part in no statistics, with the reason."""
+    """Return the section with the experiments that take part in no statistics, with the reasons."""
     rows = [
         Row(
             [
@@ -291,7 +291,7 @@ def _pending_reason(name: str) -> str:
 
 
 def environment(results: Results) -> Section:
-    """Return the hardware and software of the experiments, and how many experiments have each."""
+    """Return the section with hardware and software, and the number of experiments with each value."""
     names = ("model", "precision", "gpus", "hosts", "processes", "backend", "backend_version", "libraries", "method")
     counts: Counter[tuple[str, str]] = Counter()
     for one in results.experiments:
@@ -309,7 +309,7 @@ def environment(results: Results) -> Section:
 
 
 def comparison(found: Comparison, kind: EnergyKind) -> Section:
-    """Return the tables of `results compare`."""
+    """Return the section with the tables of `results compare`."""
     found_tables = []
     for number, table in enumerate(found.tables):
         title, *lines = comparison_text.headings(found, table, kind)

@@ -24,10 +24,10 @@ FAINT = "#80868c"
 """Colour of grids and ranges, with a contrast of at least 3 to white and to the dark theme."""
 
 COLOURS = ("#0072b2", "#d55e00", "#00875f", "#b0559b", "#8c6d00", "#64748b")
-"""Colours that colour-blind readers distinguish, in the order of the series. Each series also has another marker.
+"""Colours that colour-blind readers distinguish, in the order of the series. Each series has a different marker too.
 
-Each has a contrast of at least 3 to white and to the dark theme. Source: M. Okabe and K. Ito, "Color Universal Design"
-(2002), with green, purple and yellow darkened.
+Each colour has a contrast of at least 3 to white and to the dark theme. Source: M. Okabe and K. Ito, "Color Universal
+Design" (2002), with green, purple and yellow darkened.
 """
 
 MARKERS = ("o", "s", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d")
@@ -38,20 +38,20 @@ PARTS = {"GPU": COLOURS[0], "CPU": COLOURS[1], "RAM": COLOURS[2], "not attribute
 """Colour of each component of the energy."""
 
 COMPUTER_MODERN = frozenset(string.ascii_letters + string.digits + string.whitespace + "!#$%&()*+,-./:;=?@[]'")
-"""Characters that the font of LaTeX in matplotlib (cmr10) draws right. It draws `_` as a dot, and `<` as `¡`."""
+"""Characters that the font of LaTeX in matplotlib (cmr10) draws right. cmr10 draws `_` as a dot, and `<` as `¡`."""
 
 ALL_CHARACTERS: Any = {"font.serif": ["STIXGeneral"], "mathtext.fontset": "stix"}
-"""Settings of a figure for a paper that has other characters: a similar font for the whole figure."""
+"""Settings of a paper figure with characters that cmr10 lacks: a similar font for the whole figure."""
 
 Purpose = Literal["report", "paper"]
 
 
 class Size(Struct, frozen=True, kw_only=True):
-    """Width of a figure in centimetres, and what it is for.
+    """Width and purpose of a figure.
 
     Attributes:
-        width_cm: Width.
-        purpose: A figure for a paper has the fonts of LaTeX. A figure of a report has the font of the page.
+        width_cm: Width in centimetres.
+        purpose: A figure for a paper has the fonts of LaTeX. A figure of a report has a sans-serif font.
     """
 
     width_cm: float
@@ -62,7 +62,7 @@ def size_of(text: str) -> Size:
     """Return the size of a width: `single`, `double` or centimetres.
 
     Raises:
-        ConfigurationError: The text is no width between 4 and 60 cm.
+        ConfigurationError: The text is not a width from 4 to 60 cm.
     """
     if text in WIDTHS_CM:
         return Size(width_cm=WIDTHS_CM[text])
@@ -80,7 +80,7 @@ def settings_of(size: Size) -> dict[str, Any]:
     points = 8.0 if is_paper else 10.0
     return {
         "font.family": "serif" if is_paper else "sans-serif",
-        "font.serif": ["cmr10"],  # Computer Modern is the font of LaTeX; see ALL_CHARACTERS for other names
+        "font.serif": ["cmr10"],  # Computer Modern is the font of LaTeX; see ALL_CHARACTERS for other characters
         "font.sans-serif": ["DejaVu Sans"],
         "mathtext.fontset": "cm" if is_paper else "dejavusans",
         "axes.formatter.use_mathtext": is_paper,

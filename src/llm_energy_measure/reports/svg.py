@@ -100,7 +100,7 @@ def _prefix_ids(attributes: dict[str, str], name: str) -> None:
 
 
 def _describe_link(element: object, tooltips: dict[str, str], add: Callable[..., object]) -> None:
-    """Give a link a name. The Tab key skips the link, because the table of the figure has the same links."""
+    """Add the tooltip of a link. The Tab key skips the link, because the table of the figure has the same links."""
     attributes: dict[str, str] = element.attrib  # type: ignore[attr-defined]  # an element of ElementTree
     attributes["tabindex"] = "-1"
     attributes.pop("target", None)

@@ -47,7 +47,7 @@ def text_lines(plot: Plot, width: int, *, is_unicode: bool = True) -> list[str]:
 
 
 def _rows(plot: Plot, panel: Panel, width: int, *, is_unicode: bool) -> list[str]:
-    """Return one line for each value of a category: its interval as a bar, its mean as a sign, and the number."""
+    """Return one line for each mark of a category: its interval as a bar, its value as a sign and as a number."""
     marks = [(series, mark) for series in panel.series for mark in series.marks if _ends(mark) is not None]
     marks.sort(key=lambda pair: pair[1].x)
     if not marks:

@@ -53,7 +53,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     status.textContent = shown + " of " + rows.length + " rows";
   });
 }
-// Unfold the part that a link leads to.
+// Open the `details` element that the link in the address bar leads to.
 const unfold = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target instanceof HTMLDetailsElement) target.open = true;
