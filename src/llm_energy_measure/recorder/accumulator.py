@@ -1,4 +1,4 @@
-"""Energy of one sensor from its readings, with counter wraps, counter resets, sampling gaps and lost readings."""
+"""Compute the energy of one sensor from its readings. Detect counter wraps, counter resets and sampling gaps."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from llm_energy_measure.recorder.sources import Sensor
 
 
 class EnergyAccumulator:
-    """Adds up the energy of one sensor. A failing sensor is recorded and never raises.
+    """Adds up the energy of one sensor. A failed reading raises no error; the record contains the problem.
 
-    If a counter goes backwards, it wrapped or it was reset. It wrapped if its range is known and the power that a wrap
-    implies is possible. Otherwise it was reset and counts from 0 again: what it counted between the last reading and
-    the reset is lost (the rule of Prometheus' `increase()`). Power is integrated by the trapezoidal rule, also over a
-    gap.
+    If the value of a counter decreases, the counter wrapped or was reset. A decrease is a wrap if the range of the
+    counter is known and the mean power with a wrap is at most `max_power_w`. Any other decrease is a reset to 0. The
+    energy between the last reading and a reset is lost (the rule of Prometheus' `increase()`). Power readings are
+    integrated by the trapezoidal rule, also over a sampling gap.
 
     Args:
         sensor: The sensor to read.
-        gap_sec: If more time passes between two power readings, in seconds, the problem `sampling_gap` is recorded.
+        gap_sec: Longest time between two power readings without the problem `sampling_gap`, in seconds.
 
     Attributes:
         failure: Why the last reading failed; None if it succeeded.
@@ -30,13 +30,13 @@ class EnergyAccumulator:
         self.sensor = sensor
         self.failure: str | None = None
         self._gap_sec = gap_sec
-        self._first_failure: str | None = None  # why the first reading failed: the energy until the next is missing
+        self._first_failure: str | None = None  # of a reading before the first successful reading
         self._problems: dict[str, None] = {}
         self._samples = 0
-        self._first: tuple[float, float] | None = None  # instant, value
+        self._first: tuple[float, float] | None = None  # instant (s) and value
         self._last: tuple[float, float] | None = None
-        self._base = 0.0  # counter value at the last wrap or reset, at first that of the first reading
-        self._before_base = 0.0  # joules before the last wrap or reset; for a power sensor, all joules
+        self._base = 0.0  # counter value at the first reading; 0 after a reset
+        self._before_base = 0.0  # joules of all wraps and before the last reset; for a power sensor, all joules
         self._wraps = 0
         self._uncertainty_j = 0.0
 
@@ -57,12 +57,12 @@ class EnergyAccumulator:
         return self._before_base + (self._last[1] - self._base)
 
     def read(self) -> float | str:
-        """Return the value of the sensor, or the reason why it failed. This adds nothing."""
+        """Return the value of the sensor, or the reason why the reading failed. Call `add` to add its energy."""
         try:
             value = float(self.sensor.read())
         except Exception as error:  # noqa: BLE001 - third-party code: a failing sensor must not end the run
             return f"{type(error).__name__}: {error}"
-        return value if 0 <= value < math.inf else f"it read {value!r}"
+        return value if 0 <= value < math.inf else f"the sensor returned {value!r}"
 
     def add(self, now: float, value: float | str) -> None:
         """Add the energy since the last reading.
@@ -74,7 +74,7 @@ class EnergyAccumulator:
         if isinstance(value, str):
             self.failure = value
             if self._last is None:
-                self._first_failure = f"at first: {value}"
+                self._first_failure = f"at the start: {value}"
             return
         self.failure = None
         self._samples += 1
@@ -89,7 +89,7 @@ class EnergyAccumulator:
 
     def _integrate(self, now: float, watts: float, last: float, last_watts: float) -> None:
         self._before_base += (watts + last_watts) / 2 * (now - last)
-        # The power can have changed right after the last sample or right before this one.
+        # The power may have changed directly after the last reading or directly before this reading.
         self._uncertainty_j += abs(watts - last_watts) / 2 * (now - last)
         if now - last > self._gap_sec:
             self._problems[SAMPLING_GAP] = None
@@ -111,14 +111,14 @@ class EnergyAccumulator:
 
     @property
     def loss(self) -> str | None:
-        """Why energy at the start or at the end is missing; None if no energy is missing there."""
+        """Reason why energy at the start or at the end is missing; None if the first and the last reading succeeded."""
         return self.failure or self._first_failure
 
     def reading(self, *, is_stuck: bool = False) -> SensorReading:
         """Return the record of the readings so far.
 
         Args:
-            is_stuck: Whether a reading of the sensor is still not finished after a long time.
+            is_stuck: Whether a reading of the sensor hangs.
         """
         sensor, is_counter = self.sensor, self.sensor.quantity == "energy"
         span_sec = self._last[0] - self._first[0] if self._first and self._last else 0.0

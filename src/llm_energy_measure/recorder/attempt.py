@@ -1,4 +1,4 @@
-"""`attempt="next"` and `attempt="suffix"`: run an experiment again; the number of earlier starts is found."""
+"""Choose the id and the attempt number of a new run for `attempt="next"` and `attempt="suffix"`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llm_energy_measure.results.store.raw_folder import RawFolder
 from llm_energy_measure.storage.base import Store
 
 NewAttempt = Literal["next", "suffix"]
-"""`next` archives the earlier attempt; `suffix` appends a number to the id."""
+"""`next` archives the results of the earlier attempt; `suffix` appends a number to the id."""
 
 
 def choose_attempt(store: Store, experiment_id: str, how: NewAttempt, rank: ProcessRank) -> tuple[str, int]:
     """Return id and attempt of a new run. All processes of one job get the same values.
 
     The first process of a job finds the manifest of an earlier job, or a result of its own rank, and chooses the next
-    number. The others find the manifest of their own job.
+    number. The other processes find the manifest of their own job, and use its number.
 
     Raises:
         ConfigurationError: There are several processes and no launcher gives the id of their job.
@@ -40,7 +40,7 @@ def choose_attempt(store: Store, experiment_id: str, how: NewAttempt, rank: Proc
 
 
 def _state(store: Store, experiment_id: str, process_index: int, job: str | None) -> tuple[int, bool]:
-    """Return the current attempt of an experiment, and whether an earlier run has used it."""
+    """Return the current attempt number of an experiment, and whether an earlier run has used this number."""
     raw = RawFolder(store, layout.folder_in(store, experiment_id))
     manifest = raw.readable_manifest()
     results = raw.process_indices()

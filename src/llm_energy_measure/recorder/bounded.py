@@ -1,4 +1,4 @@
-"""Call code that may hang, such as a driver or a request to a network, and wait only a limited time."""
+"""Call code that may hang, such as a driver or a network request, and wait only a limited time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from llm_energy_measure.storage.base import Store
 
 T = TypeVar("T")
 
-# The longest wait for a network at the end of a recording, for requests on which no result depends.
+# The longest wait for a store on a network at the end of a recording. No result depends on these requests.
 _STORE_PATIENCE_SEC = 10.0
 
 
 def call_within(seconds: float, call: Callable[[], T]) -> T | None:
-    """Return the result of a call; None if it raises, or if it takes longer. The call then continues in its thread.
+    """Return the result of `call`; None if `call` raises an error or takes longer. A late call continues in its thread.
 
     Args:
         seconds: The longest wait, in seconds.
@@ -28,7 +28,7 @@ def call_within(seconds: float, call: Callable[[], T]) -> T | None:
 
 
 def result_within(seconds: float, call: Callable[[], T]) -> T:
-    """Return the result of a call, or raise its exception; raise `TimeoutError` if it takes longer.
+    """Return the result of `call`, or raise its exception. Raise `TimeoutError` if `call` takes longer.
 
     Args:
         seconds: The longest wait, in seconds.
@@ -58,7 +58,7 @@ def result_within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def call_store(store: Store, call: Callable[[], object]) -> None:
-    """Call a function that uses a store. If the store answers through a network, wait a limited time, ignore errors."""
+    """Call a function that uses a store. For a store on a network, wait a limited time and ignore errors."""
     if store.parallel_requests > 1:
         call_within(_STORE_PATIENCE_SEC, call)
     else:

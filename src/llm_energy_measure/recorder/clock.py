@@ -1,4 +1,4 @@
-"""The clocks of this machine, and what a record contains of them."""
+"""The clocks of this machine, and the timestamps of a record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clock(Protocol):
         """Return a clock that never goes backwards, in seconds since a fixed instant."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait for this time."""
+        """Wait for this number of seconds."""
 
     def boot_id(self) -> str | None:
         """Return the id of the boot at which the monotonic clock started; None if unknown."""
@@ -31,8 +31,7 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of this machine."""
 
-    # These attributes are the functions of the standard library: a method that calls them takes twice as long per
-    # token.
+    # Each token reads the clock. A method that calls the function of the standard library would take twice as long.
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
@@ -57,14 +56,15 @@ class Instant(NamedTuple):
         return cls(clock.wall(), clock.monotonic())
 
     def wall_at(self, monotonic: float) -> datetime:
-        """Return the wall clock at an instant, without changes of the clock since this instant."""
+        """Return the wall-clock time at a monotonic time. Later changes of the wall clock have no effect."""
         return datetime.fromtimestamp(self.wall, UTC) + timedelta(seconds=monotonic - self.monotonic)
 
 
 def timestamps(start: Instant, end: Instant) -> Timestamps:
-    """Return the time between two instants: the wall clock at the start plus the difference of the monotonic clock.
+    """Return start, end and duration. The end is the wall clock at the start plus the monotonic duration.
 
-    If the wall clock is set during the run, the end is still not before the start. The field `clock` shows the change.
+    So the end is never before the start, even if the wall clock is set back during the run. The field `clock` of the
+    record shows a change of the wall clock.
     """
     duration_sec = end.monotonic - start.monotonic
     begin, finish = start.wall_at(start.monotonic), start.wall_at(end.monotonic)

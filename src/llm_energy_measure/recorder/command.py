@@ -20,7 +20,7 @@ if sys.platform != "win32":
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.recorder.procfs import stat_fields
 
-# Signals that this process sends on to the command. A terminal sends SIGINT and SIGQUIT to the command too.
+# Signals that this process forwards to the command. A terminal sends SIGINT and SIGQUIT to the command directly.
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
@@ -31,7 +31,7 @@ class CannotRunError(ConfigurationError):
     """The command cannot be started.
 
     Attributes:
-        status: Exit status of a shell in this case: 126, or 127 if the program does not exist.
+        status: Exit status of a shell that cannot start a command: 126, or 127 if the program does not exist.
     """
 
     status = 126
@@ -56,20 +56,20 @@ def run_command(
 ) -> int:
     """Run a command and measure it from its start to its end.
 
-    The command has the terminal, the environment and the signals as if it ran without this program. The result is
-    `failed` if its exit status is not 0, and `interrupted` if a signal ended it.
+    The command has the same terminal, environment and signals as without this program. The status of the result is
+    `failed` if the command ends with another exit status than 0, and `interrupted` if a signal ended the command.
 
     Args:
         recording: The recording.
         command: The program and its arguments.
-        cpu_time: CPU time of the command. Its `pid` is set while the command runs.
-        on_unsaved: Receives the error if the result of a command that has ended cannot be saved.
+        cpu_time: CPU time of the command. `cpu_time.pid` is set while the command runs.
+        on_unsaved: Function that is called with the error if the command has ended and the result cannot be saved.
 
     Returns:
         The exit status as a shell reports it: 128 + n if signal n ended the command or arrived before its start.
 
     Raises:
-        LLMEnergyMeasureError: The recording cannot start, and the command was not started.
+        LLMEnergyMeasureError: The recording cannot start. The command is then not started.
         CannotRunError: The system cannot start the command.
     """
     signals, status = _SignalForwarder(), None
@@ -139,7 +139,7 @@ def _tree_sec(pid: int) -> float:
 
 
 class _SignalForwarder:
-    """Sends signals on to the command. The command decides how it reacts. The recording ends when the command ends.
+    """Forwards signals to the command. The command may ignore a signal. The recording ends when the command ends.
 
     Before the command starts, a signal raises `KeyboardInterrupt` with the number of the signal. After the command has
     ended, signals do nothing: this process only saves the result.
@@ -152,7 +152,7 @@ class _SignalForwarder:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        # This installs handlers, because the command would inherit SIG_IGN.
+        # Handlers that do nothing replace SIG_IGN, because the command would inherit SIG_IGN.
         for number in (*_FORWARDED, *_FROM_TERMINAL):
             self._handlers[number] = signal.signal(number, self._handle)
 

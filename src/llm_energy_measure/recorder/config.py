@@ -18,7 +18,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     """Return a configuration from words of the form `key=value`.
 
-    Dots in a key separate nested names. A value is JSON (a number, `true`, `null`, a list) or else text.
+    Dots in a key separate nested names. A value that is JSON (a number, `true`, `null`, a list) is decoded. Any other
+    value is text.
 
     Raises:
         ConfigurationError: A word has no `=`, a name is empty, or a key occurs twice.
@@ -49,15 +50,14 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def stored_config(config: object) -> dict[str, Any]:
-    """Return a configuration as a record can store it. Equal configurations give equal results in every process.
+    """Return a configuration as JSON values. Equal configurations give equal values in every process.
 
     Mappings, dataclasses, msgspec structs, pydantic models, `argparse.Namespace` and objects with `to_dict` (as
-    `transformers.GenerationConfig`) become dictionaries. Sets become sorted lists. NaN, the
-    infinities and values without a JSON form become their text. None becomes an empty dictionary.
+    `transformers.GenerationConfig`) become dictionaries. Sets become sorted lists. NaN, the infinities and values
+    without a JSON form become their text. None becomes an empty dictionary.
 
     Raises:
-        ConfigurationError: The value is not one of these types, or it contains an object whose text differs between
-            processes.
+        ConfigurationError: `config` is of another type, or contains an object whose text differs between processes.
 
     Example:
         >>> stored_config({"stop": {"b", "a"}, "top_p": float("inf")})
@@ -75,8 +75,8 @@ def stored_config(config: object) -> dict[str, Any]:
 
 
 def _as_mapping(config: object) -> object:
-    """Return the dictionary of an object that has one; any other object unchanged."""
-    # A comparison of the name of the class needs no import of argparse.
+    """Return the settings of an object as a dictionary. Return other objects unchanged."""
+    # Comparing the name of the class avoids an import of argparse.
     if f"{type(config).__module__}.{type(config).__qualname__}" == "argparse.Namespace":
         return vars(config)
     dump = getattr(config, "model_dump", None) or getattr(config, "to_dict", None)
@@ -84,7 +84,7 @@ def _as_mapping(config: object) -> object:
 
 
 def _text_of(value: object) -> str:
-    """Return the text of a value. A default `repr` contains an address, which differs in each process."""
+    """Return the text of a value. Raise `ConfigurationError` if it contains a memory address, as a default `repr`."""
     text = str(value)
     if _ADDRESS.search(text):
         found = f"the text of {text} differs in each process"
@@ -103,5 +103,5 @@ def _storable(value: Any) -> Any:
 
 
 def storable_text(text: str) -> str:
-    """Return a text that UTF-8 can encode: Python decodes invalid bytes of file names and arguments to surrogates."""
+    """Escape surrogates, which UTF-8 cannot encode. Python decodes invalid bytes of file names to surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""`@record(...)`: each call of a function is measured."""
+"""The decorator `@record(...)`, which measures each call of a function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def decorate(function: Callable[..., Any], new: Callable[[], Any]) -> Callable[.
         new: Returns a new recording.
 
     Raises:
-        ConfigurationError: `function` is a class, a generator function or no function.
+        ConfigurationError: `function` is a class, is a generator function, or cannot be called.
     """
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if not callable(function) or inspect.isclass(function) or is_generator:

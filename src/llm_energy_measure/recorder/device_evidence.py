@@ -1,4 +1,4 @@
-"""Evidence about the devices of a run: their state at both ends, and samples over time in bounded memory."""
+"""State of the devices at the start and the end of a run, and samples over time in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.sources import Sensor
 
 MAX_SAMPLES = 36_000
-"""Greatest number of samples of one device: one hour at 10 Hz. Then each two neighbours become one sample."""
+"""Largest number of samples of one device: one hour at 10 Hz. Then pairs of samples are merged."""
 
 _PATIENCE_SEC = 2.0
 
 
 class DeviceSamples:
-    """Samples of one sensor. At `most` samples, each two neighbours become one sample: their mean.
+    """Samples of one sensor. If there are `most` samples, the mean of each pair of neighbours replaces the pair.
 
     Args:
-        sensor: The sensor. Without the function `sample`, the power follows from its readings.
-        most: Greatest number of samples, an even number.
+        sensor: The sensor. If its `sample` is None, the power is computed from its readings.
+        most: Largest number of samples, an even number.
     """
 
     def __init__(self, sensor: Sensor, most: int = MAX_SAMPLES) -> None:
@@ -44,15 +44,15 @@ class DeviceSamples:
         self._most = most
         self._step = 1  # readings per sample
         self._skipped = 0
-        self._last: tuple[float, float] | None = None  # instant and value of a counter
+        self._last: tuple[float, float] | None = None  # last reading of a counter: instant (s) and value (J)
         self._columns = [array("d") for _ in range(4)]  # time, power, temperature, clock
         self._throttles: list[str | None] = []
 
     def take(self, clock: Clock) -> None:
-        """Read the sensor and add a sample. A failed reading adds none."""
+        """Read the sensor and add a sample. A failed reading adds no sample."""
         try:
             sample = self.sensor.sample() if self.sensor.sample is not None else self._from_reading(clock)
-        except Exception:  # noqa: BLE001 - third-party code; the energy of the sensor shows its failures
+        except Exception:  # noqa: BLE001 - third-party code; the energy reading of the sensor records failures
             return
         now = clock.monotonic()
         times = self._columns[0]
@@ -88,7 +88,7 @@ class DeviceSamples:
         self._throttles = [_union(texts[place : place + 2]) for place in range(0, len(texts), 2)]
 
     def trace(self, start: float) -> PowerTrace | None:
-        """Return the samples so far; None if there are none. Their times count from the instant `start`."""
+        """Return the samples so far, with times in seconds after the instant `start`; None if there are no samples."""
         times, powers, temperatures, clocks = self._columns
         if not times:
             return None
@@ -120,7 +120,7 @@ def summary_of(trace: PowerTrace) -> DeviceSummary:
     temperatures = [value for value in trace.temperatures or () if not math.isnan(value)]
     clocks = [value for value in trace.clocks or () if not math.isnan(value)]
     reasons = [set(text.split()) for text in trace.throttles] if trace.throttles is not None else None
-    # An idle device has a low clock, which is no drift.
+    # The drift of the clock is that under load: an idle device lowers its clock.
     busy = [place for place in range(count) if reasons is None or GPU_IDLE not in reasons[place]]
     quarter = max(1, len(busy) // 4)
     first, last = busy[:quarter], busy[-quarter:]
@@ -150,19 +150,19 @@ def _mean_at(values: Sequence[float] | None, places: Sequence[int]) -> float | N
 
 
 def can_sample(sensor: Sensor) -> bool:
-    """Return True if samples over time can be taken of a sensor."""
+    """Return True if a sensor can be sampled over time."""
     return sensor.is_cheap and sensor.scope != "process"
 
 
 class EvidenceCollector:
-    """Collects the evidence about the devices of one process.
+    """Collects the states and the samples of the devices of one process.
 
-    A device that hangs delays each of `before` and `after` by a few seconds at most.
+    A device that hangs delays `before` and `after` by at most a few seconds each.
 
     Args:
         sensors: The sensors that this process reads.
         clock: The clock of the samples.
-        interval_sec: Time between two samples, in seconds; None for samples at both ends only.
+        interval_sec: Time between two samples, in seconds; None to sample only at the start and the end.
         wants_samples: Whether to record samples.
     """
 
@@ -181,18 +181,18 @@ class EvidenceCollector:
         self._thread = PeriodicThread("samples", interval_sec, self._take) if interval_sec and wants_samples else None
 
     def _keep(self, sensors: Sequence[Sensor]) -> None:
-        """Collect evidence about these sensors too. Other threads iterate over the old lists."""
+        """Add sensors. New lists replace the old lists, because other threads iterate over the old lists."""
         self._sensors = [*self._sensors, *(sensor for sensor in sensors if sensor.state is not None)]
         if self._wants_samples:
             self._samples = [*self._samples, *map(DeviceSamples, filter(can_sample, sensors))]
 
     @property
     def has_samples(self) -> bool:
-        """True if samples are recorded of at least one sensor."""
+        """True if at least one sensor is sampled."""
         return bool(self._samples)
 
     def add(self, sensor: Sensor) -> None:
-        """Collect evidence about a sensor that this process takes over from another process."""
+        """Also collect the state and the samples of a sensor that this process takes over from another process."""
         if self._has_ended:
             return
         self._keep([sensor])
@@ -247,7 +247,7 @@ class EvidenceCollector:
         return dict(found)
 
     def _take(self) -> None:
-        # A reading that hangs keeps the lock, and the other threads then take no samples.
+        # A reading that hangs holds the lock. Other threads then take no samples instead of waiting.
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -258,7 +258,7 @@ class EvidenceCollector:
             self._lock.release()
 
     def describe(self, sensor: Sensor, *, is_final: bool) -> DeviceEnergy | None:
-        """Return the device of a sensor with the evidence about it; None if the sensor sees no device.
+        """Return the device of a sensor with its states and its samples; None if the sensor belongs to no device.
 
         Args:
             sensor: The sensor.

@@ -1,4 +1,4 @@
-"""The GPUs that belong to a process, from its environment variables. Pure."""
+"""The GPUs that belong to a process, from its environment variables. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ROCM_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_D
 
 
 def visible_devices(environ: Mapping[str, str], variables: Sequence[str] = CUDA_VARIABLES) -> list[str] | None:
-    """Return the devices that the environment shows a process, as indices or UUIDs; None for all devices.
+    """Return the devices that are visible to a process, as indices or UUIDs; None if all devices are visible.
 
-    Like CUDA, this reads the list up to the first entry that is not a device: `0,1,-1,2` shows two devices.
+    Like CUDA, this function stops at the first entry that is not a device: with `0,1,-1,2`, two devices are visible.
 
     Args:
         environ: The environment variables.

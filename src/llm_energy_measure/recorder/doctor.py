@@ -1,4 +1,4 @@
-"""Which energy sources work on this machine, what their sensors read, and why other sources do not work."""
+"""Find out which energy sources work on this machine, what their sensors read, and why other sources fail."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SourceCheck(Struct, frozen=True, kw_only=True):
     Attributes:
         source: Name of the source.
         works: Whether the source has at least one sensor.
-        is_automatic: Whether `record` tries the source if the user selects none.
+        is_automatic: Whether `record` tries the source if the user selects no source.
         sensors: The reading of each sensor.
         problem: Why the source does not work.
         advice: What to do about the problem.
@@ -65,11 +65,11 @@ class SourceCheck(Struct, frozen=True, kw_only=True):
 def examine_sources(
     settings: Settings, clock: Clock, *, sample_sec: float = 0.5, sources: Sequence[str | Source] | None = None
 ) -> list[SourceCheck]:
-    """Try all sources, one after the other.
+    """Open all sources, one after the other, and return whether each source works.
 
     Args:
         settings: Facts that the sources may need.
-        clock: Clock of the readings. It also waits.
+        clock: Clock of the readings and of the waits.
         sample_sec: How long to measure with each source, in seconds.
         sources: Names or objects of the sources. [default: the built-in ones and those of entry points]
     """

@@ -44,7 +44,7 @@ _COMMANDS = (
     ("ollama", ("ollama", "serve")),
 )
 
-# Options whose values are secrets.
+# The value of an option is removed if its name contains one of these words.
 _SECRETS = ("api-key", "api_key", "token", "password", "secret")
 
 
@@ -65,7 +65,7 @@ def engine_of_command(command: Sequence[str]) -> EngineConfig | None:
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
-    """Return the options of a command line. A word after an option is its value, unless it is an option too."""
+    """Return the options of a command line. The word after an option is its value, unless the word is an option."""
     found: dict[str, Any] = {}
     place = 0
     while place < len(words) and len(found) < _MAX_SETTINGS:
@@ -95,7 +95,7 @@ def _is_number(word: str) -> bool:
 def engine_of_object(engine: object) -> EngineConfig:
     """Return engine and settings of an object: an engine of vLLM or SGLang, a dataclass, or a mapping.
 
-    Settings that are no numbers, texts or lists of them are left out.
+    Settings other than numbers, texts, and lists of numbers and texts are left out.
     """
     name = type(engine).__module__.partition(".")[0]
     for path in ("llm_engine.vllm_config", "vllm_config", "server_args", "args", "config"):
@@ -114,7 +114,7 @@ def engine_of_object(engine: object) -> EngineConfig:
 
 
 def _flat(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield the plain settings below a value, with dots between nested names."""
+    """Yield name and value of each plain setting inside a value, with dots between nested names."""
     plain = _plain(value)
     if plain is not UNSET:
         if prefix:
@@ -126,7 +126,7 @@ def _flat(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number, a text, or the text of a list of them; UNSET for another value."""
+    """Return a number or a text unchanged, and a list of numbers and texts as one text; UNSET for another value."""
     if isinstance(value, enum.Enum):
         value = value.value
     if value is None or isinstance(value, bool | int):
@@ -142,7 +142,7 @@ def _plain(value: Any) -> Any:
 
 
 def _items(value: Any, *, is_top: bool) -> Mapping[Any, Any]:
-    """Return the values inside a mapping or a dataclass, and inside any object at the top."""
+    """Return the values of a mapping or a dataclass by name; at the top level, also the attributes of any object."""
     if isinstance(value, Mapping):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,4 @@
-"""The software and the machine of a process, from files of Linux and loaded modules. A missing fact is None."""
+"""The software and the machine of a process, from Linux files and the energy sources. A missing fact is None."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def environment_of(environ: Mapping[str, str], sources: Sequence[Source], root: 
 
     Args:
         environ: Environment variables.
-        sources: The open energy sources. A source with the method `driver_versions` states driver and CUDA.
-        root: The root of the file system.
+        sources: The open energy sources. The method `driver_versions` of a source returns the versions of the GPU
+            driver and of CUDA.
+        root: Root folder of the files that are read.
     """
     queries = [query for source in sources if callable(query := getattr(source, "driver_versions", None))]
     driver, cuda = next((found for query in queries if (found := query()) is not None), (None, None))
@@ -68,7 +69,7 @@ def _governors(root: Path) -> str | None:
 
 
 def _container(environ: Mapping[str, str], root: Path) -> str | None:
-    """Return the kind of the container: from files and variables that the runtimes create."""
+    """Return the container runtime, from files and variables that runtimes create; None outside of a container."""
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return "kubernetes"
     if environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
@@ -77,4 +78,4 @@ def _container(environ: Mapping[str, str], root: Path) -> str | None:
         return "docker"
     if (root / "run/.containerenv").exists():
         return "podman"
-    return environ.get("container") or None  # systemd-nspawn, LXC and podman set it
+    return environ.get("container") or None  # systemd-nspawn, LXC and podman set this variable

@@ -1,4 +1,4 @@
-"""Find the last reading of a shared sensor, so that the next reader continues from exactly this counter value."""
+"""Find the last reading of a shared sensor, so that the next process continues from exactly this counter value."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LastReading(NamedTuple):
     """The last reading of an energy counter by another process of this machine.
 
     Attributes:
-        monotonic: When it was read, in seconds on the monotonic clock of this boot.
-        end: The same instant on the wall clock of that process.
+        monotonic: Instant of the reading, in seconds on the monotonic clock of this boot.
+        end: The same instant on the wall clock of the other process.
         counter_j: Value of the counter, in joules.
     """
 
@@ -28,7 +28,7 @@ class LastReading(NamedTuple):
 
 
 def records_of(store: Store, folder: str, indices: Iterable[int]) -> list[RawProcessResult]:
-    """Return the result of each of these processes, or its last checkpoint if it has no result."""
+    """Return the result of each process; for a process without a result, its last checkpoint."""
     raw = RawFolder(store, folder)
     found: list[RawProcessResult] = []
     for index in indices:

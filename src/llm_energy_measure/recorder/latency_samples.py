@@ -13,20 +13,20 @@ from msgspec import UNSET
 from llm_energy_measure.domain.latency import MAX_SAMPLES, LatencyMeasurements, LatencySketches
 from llm_energy_measure.domain.sketch import LatencySketch, SketchBuilder, buckets_of
 
-# Equal samples give an equal record.
+# The seed is fixed, so that equal samples give an equal record.
 _SEED = 0
 
 _LARGEST_BELOW_1 = math.nextafter(1.0, 0.0)
 
 
 class Samples:
-    """Samples of one kind, in milliseconds: all of them up to `MAX_SAMPLES`, then a uniform random choice.
+    """Latency samples in milliseconds: all samples up to `MAX_SAMPLES`, then a uniform random selection of this size.
 
     Source: Li, "Reservoir-sampling algorithms of time complexity O(n(1 + log(N/n)))", ACM TOMS 20 (1994), algorithm L.
-    It draws the number of samples to skip, so most samples need no random number.
+    The algorithm draws the number of samples to skip, so most samples need no random number.
 
     Attributes:
-        kept: The samples, or the random choice.
+        kept: All samples, or the random selection.
     """
 
     __slots__ = ("_builder", "_next", "_random", "_weight", "kept")
@@ -34,7 +34,7 @@ class Samples:
     def __init__(self) -> None:
         self.kept: list[float] = []
         self._builder: SketchBuilder | None = None
-        self._random = random.Random(_SEED)  # noqa: S311 - a statistical choice
+        self._random = random.Random(_SEED)  # noqa: S311 - a statistical selection, no secret
         self._weight = 1.0
         self._next = 0  # position of the next sample that replaces one in `kept`
 
@@ -45,11 +45,11 @@ class Samples:
 
     @property
     def is_exact(self) -> bool:
-        """True while `kept` has all samples."""
+        """True while `kept` contains all samples."""
         return self._builder is None
 
     def sketch(self) -> LatencySketch | None:
-        """Return the histogram of all samples; None while `kept` has all of them."""
+        """Return the histogram of all samples; None while `kept` contains all samples."""
         return None if self._builder is None else self._builder.sketch()
 
     def add(self, samples_ms: list[float], buckets: list[int | None] | None = None) -> None:
@@ -57,7 +57,7 @@ class Samples:
 
         Args:
             samples_ms: Samples in milliseconds, at least 0.
-            buckets: `buckets_of(samples_ms)`, if the caller knows it already.
+            buckets: `buckets_of(samples_ms)`, if the caller has computed it already.
         """
         if self._builder is None:
             if len(self.kept) + len(samples_ms) <= MAX_SAMPLES:
@@ -75,7 +75,7 @@ class Samples:
             self._skip()
 
     def _skip(self) -> None:
-        """Draw the position of the next sample that is kept."""
+        """Draw the position of the next sample that goes into `kept`."""
         self._weight *= math.exp(math.log(1 - self._random.random()) / MAX_SAMPLES)
         stay = math.log1p(-min(self._weight, _LARGEST_BELOW_1))
         self._next += math.floor(math.log(1 - self._random.random()) / stay) + 1
@@ -124,8 +124,8 @@ class RequestLatencies:
         if is_warmup:
             self.warmup_requests += 1
             return
-        # Rounded to nanoseconds, the resolution of the clock. All values are computed
-        # first: a signal handler can save a record between the lines below, and few changes are then missing.
+        # Times are rounded to nanoseconds, the resolution of the clock. The gaps are computed before the first change:
+        # a signal handler can save a record between two changes, and the record then misses few of them.
         gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(token_times)]
         buckets = None if self._itl_full.is_exact else buckets_of(gaps_ms)
         self.requests += 1

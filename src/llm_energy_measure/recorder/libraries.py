@@ -30,7 +30,7 @@ def library_versions(modules: Mapping[str, Any] = sys.modules) -> dict[str, str]
 def _version(module: Any) -> str | None:
     try:
         version = getattr(module, "__version__", None)
-        # torch has its own subclass of str.
+        # The version of torch is an instance of its own subclass of str.
         return str(version) if isinstance(version, str) else None
     except Exception:  # noqa: BLE001 - third-party code: the result is saved without this value
         return None
@@ -53,8 +53,8 @@ def detect_backend(versions: Mapping[str, str]) -> tuple[str | None, str | None]
 def peak_memory_mib(modules: Mapping[str, Any] = sys.modules) -> float | None:
     """Return the peak memory of the process in MiB; None if torch is not loaded or fails.
 
-    If torch uses GPUs, this is the memory that torch allocated on them. Otherwise it is the largest resident set of the
-    process.
+    If torch uses GPUs, the peak is that of the memory that torch allocated, summed over the GPUs. Otherwise, the peak
+    is the largest resident set of the process.
     """
     torch = modules.get("torch")
     if torch is None:
@@ -65,7 +65,7 @@ def peak_memory_mib(modules: Mapping[str, Any] = sys.modules) -> float | None:
             return sum(float(cuda.max_memory_allocated(index)) for index in range(cuda.device_count())) / _MIB
     except Exception:  # noqa: BLE001 - third-party code, as above; for example, the GPU is lost
         return None
-    import resource  # not on Windows, where torch may be loaded too
+    import resource  # a late import: Windows does not have this module
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # The unit is a byte on macOS and a KiB on Linux. Source: getrusage(2) of both.

@@ -1,12 +1,12 @@
 """Locks between the processes of an experiment: files that exactly one process can create.
 
-A process locks its rank, so that no other process has the same rank. It also locks each sensor that other processes
-see too, so that each joule counts once. The first process gets the lock and releases it at the end of its recording;
-then another process takes over. The lock file of a process that died stays. It names host, boot, process and attempt,
-so that others detect its death.
+A process locks its rank, so that no other process records the same rank. A process also locks each sensor that several
+processes can read, so that each joule counts once. The process that creates the lock file first gets the lock. At the
+end of its recording, this process deletes the file, and another process can get the lock. The lock file of a killed
+process remains. The file contains host, boot id, process id and attempt, so that other processes detect a dead owner.
 
-The lock files of one name are numbered. A process that finds the last owner dead creates the file with the next number,
-which exactly one process can. At the end, a process removes the files with lower numbers first, and its own file last.
+The names of lock files contain a number. If the owner of the last file is dead, the process that creates the file with
+the next number gets the lock. At the end, a process deletes the files with lower numbers first, and its own file last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llm_energy_measure.recorder.sources import Sensor
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.storage.base import Store
 
-# How often a lock file may vanish between listing and reading before that is an error.
+# If a lock file vanishes between listing and reading more often than this, an error is raised.
 _MAX_TRIES = 1_000
 
 # Lock names contain this many characters of the boot id.
@@ -56,11 +56,14 @@ class LockOwner(msgspec.Struct, frozen=True, kw_only=True):
     started: int | None = None
 
     def is_dead(self, observer: LockOwner) -> bool:
-        """Return True only if the observer can prove that this process no longer runs."""
+        """Return True only if the observer can prove that this process no longer runs.
+
+        A process of an earlier attempt counts as dead.
+        """
         if self.attempt != observer.attempt:
             return self.attempt < observer.attempt
         if self.boot_id is None or self.boot_id != observer.boot_id:
-            # Another boot of the same machine. The observer cannot see processes of other machines.
+            # Dead after another boot of the same machine. The observer cannot see processes of other machines.
             return None not in (self.boot_id, observer.boot_id) and self.host == observer.host
         if self.pid_namespace != observer.pid_namespace:
             return False
@@ -68,7 +71,7 @@ class LockOwner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def this_process(process_index: int, *, attempt: int, host: str | None, boot_id: str | None) -> LockOwner:
-    """Return the running process as an owner of locks."""
+    """Return the calling process as an owner of locks."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -104,7 +107,7 @@ def _start_ticks(pid: int) -> int | None:
 
 
 class _Waiting(NamedTuple):
-    """Sensors that another process reads, and the rank of the process that was last seen to read them."""
+    """Sensors that another process reads, and the rank of the last known process that reads them."""
 
     holder: int
     sensors: list[Sensor]
@@ -136,7 +139,7 @@ class Locks:
         return None if is_ours else owner
 
     def _acquire(self, name: str) -> tuple[bool, LockOwner | None]:
-        """Try to get a lock. Return whether this process has it, and the owner of the previous lock file."""
+        """Try to get a lock. Return whether this process has the lock, and the owner of the last earlier lock file."""
         while True:
             number, last = self._last(name)
             if last is not None and not last.is_dead(self.owner):
@@ -147,7 +150,7 @@ class Locks:
                 return True, last
 
     def acquire_rank(self) -> None:
-        """Lock the rank of this process. Raises `RecorderError` if another running process has it."""
+        """Lock the rank of this process. Raises `RecorderError` if another running process has this rank."""
         other = self.acquire(f"process_{self.owner.process_index}")
         if other is not None:
             folder = self.store.path(layout.raw_folder(self.folder))
@@ -158,7 +161,7 @@ class Locks:
             raise RecorderError(f"cannot record process {self.owner.process_index}", found, advice)
 
     def acquire_sensors(self, sensors: Iterable[Sensor]) -> tuple[list[Sensor], list[Sensor]]:
-        """Lock the sensors that other processes see too.
+        """Lock the sensors that other processes can read too.
 
         Returns:
             The sensors that this process reads, and the sensors that are read elsewhere: by another process, or by this
@@ -175,7 +178,7 @@ class Locks:
             if name is not None and name not in holders:
                 holders[name] = self.acquire(name)
             holder = holders[name] if name is not None else None
-            # Two slices of one board, or a GPU that the user selected twice.
+            # This is the second slice of a board, or a GPU that the user selected twice.
             is_second = board is not None and (board, sensor.component) in boards
             if board is not None:
                 boards.add((board, sensor.component))
@@ -194,15 +197,15 @@ class Locks:
         """Try to get the locks of the sensors that other processes read.
 
         Returns:
-            For each lock that this process gets now: its sensors, and the ranks of the processes that can have been the
-            last reader.
+            For each lock that this process gets now: its sensors, and the ranks of the processes that may have read
+            the sensors last.
         """
         taken = []
         for name, waiting in list(self._waiting.items()):
             is_ours, last = self._acquire(name)
             if is_ours:
                 del self._waiting[name]
-                # A released lock has no file: one or more processes may have taken over and released it since.
+                # Without a lock file, the last owner is unknown: several processes may have had the lock since.
                 readers = self._ended_since(waiting.holder) if last is None else [last.process_index]
                 taken.append((waiting.sensors, readers))
             elif last is not None:
@@ -210,7 +213,7 @@ class Locks:
         return taken
 
     def _ended_since(self, process_index: int) -> list[int]:
-        """Return this process and the processes whose results are not older than its result."""
+        """Return the index of a process and those of processes whose results are not older than its result."""
         results = {
             index: entry.mtime_sec
             for entry in self.store.list(layout.raw_folder(self.folder))
@@ -220,10 +223,10 @@ class Locks:
         return [process_index] if first is None else [index for index, mtime in results.items() if mtime >= first]
 
     def release(self) -> None:
-        """Release all locks. A file that cannot be removed does no harm: its owner is dead soon.
+        """Release all locks. A file that cannot be deleted does no harm, because this process ends soon.
 
-        Earlier files of a held lock belong to dead processes, and are removed too. This process holds the last number
-        meanwhile, so no other process can take one of the earlier numbers.
+        Lock files with lower numbers belong to dead processes, and are deleted first. The own file with the last number
+        still exists then, so no other process can create a lower number.
         """
         while self._keys:
             name, number = self._keys.pop()
@@ -232,7 +235,7 @@ class Locks:
                     self.store.delete(layout.claim_key(self.folder, name, earlier))
 
     def _last(self, name: str) -> tuple[int, LockOwner | None]:
-        """Return number and owner of the last lock file: 0 and None without a file, None for an unreadable owner."""
+        """Return number and owner of the last lock file: 0 and None without a file. An unreadable owner is None."""
         for _ in range(_MAX_TRIES):
             names = {entry.name for entry in self.store.list(layout.raw_folder(self.folder))}
             numbers = [number for entry in names if (number := layout.claim_number(entry, name)) is not None]
@@ -245,8 +248,8 @@ class Locks:
                 data = self.store.get(layout.claim_key(self.folder, name, number))
                 return number, msgspec.json.decode(data, type=LockOwner)
             except ResultNotFoundError:
-                # The owner released the lock since the listing, so this number is free again. If this process created
-                # the next number, another process could create this one: both would hold the lock.
+                # The owner released the lock after the listing, so list again. If this process created the next number,
+                # another process could create this number, and both processes would hold the lock.
                 continue
             except msgspec.DecodeError:
                 return number, None
@@ -260,7 +263,7 @@ def _board(sensor: Sensor) -> str | None:
 
 
 def _lock_name(sensor: Sensor, machine: str | None) -> str | None:
-    """Return the name of a sensor's lock, equal in all processes that see the sensor; None if only this one does."""
+    """Return the name of a sensor's lock, equal in all processes that see the sensor; None if only one can."""
     if sensor.scope == "process":
         return None
     if (board := _board(sensor)) is not None:

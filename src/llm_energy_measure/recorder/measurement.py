@@ -20,10 +20,10 @@ from llm_energy_measure.recorder.sampler import Sampler, sample_for
 from llm_energy_measure.recorder.sources import OpenSources, Sensor
 from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
 
-# The longest wait at the end of the block for a handover in progress.
+# The longest wait at the end of the block for another thread that takes over sensors.
 _PATIENCE_SEC = 1.0
 
-# The longest wait for the state of the devices after a signal. Some schedulers kill a process 200 ms later.
+# The longest wait for the state of the devices after a signal. Some schedulers kill a process 200 ms after the signal.
 _URGENT_SEC = 0.05
 
 _NO_SAMPLES = "this checkpoint has no samples: they are stored at the end of the block"
@@ -37,13 +37,13 @@ class Measurement:
         locks: The locks of this process. Sensors that another process has locked are not read.
         store_clock: The clock of the store.
         clock: The clocks of this machine.
-        interval_sec: Time between two readings, in seconds; None to read only at both ends.
+        interval_sec: Time between two readings, in seconds; None to read only at the start and the end.
         idle_sec: How long to measure idle power before the window, in seconds; 0 measures no idle power.
         wants_samples: Whether to record samples of the devices over time.
 
     Attributes:
         sampler: Reads the sensors.
-        evidence: State of the devices at both ends, and their samples.
+        evidence: Reads the state of the devices at the start and the end, and samples the devices.
         start: Start of the window; set by `begin`.
     """
 
@@ -75,10 +75,10 @@ class Measurement:
         self.start: Instant
         self._taking_over = threading.Lock()
         self._taken: list[Sensor] = []
-        self._since: dict[str, tuple[datetime, float]] = {}  # wall and monotonic clock, by label of the sensor
+        self._since: dict[str, tuple[datetime, float]] = {}  # start of the own window (wall, monotonic) by label
 
     def _measure_idle(self, seconds: float, is_stopped: Callable[[], bool] = lambda: False) -> float | None:
-        """Return the mean power over this time, in watts; None if no sensor measures it, or if it stops early."""
+        """Return the mean power over this time, in watts; None if it is unknown or half of the time is not measured."""
         sampler, took_sec = sample_for(
             seconds, self._own, self._clock, interval_sec=self._interval_sec, is_stopped=is_stopped
         )
@@ -98,10 +98,10 @@ class Measurement:
         self.evidence.begin(self.start.monotonic)
 
     def end(self, *, is_urgent: bool) -> Instant:
-        """End the energy window, and return its end. Nothing happens between its last reading and its end.
+        """End the energy window, and return its end: the instant directly after the last reading.
 
         Args:
-            is_urgent: Whether the process may be killed soon, so that slow devices are not waited for.
+            is_urgent: Whether the process may be killed soon. This method then does not wait for slow devices.
         """
         self.sampler.end()
         end = Instant.now(self._clock)
@@ -119,9 +119,9 @@ class Measurement:
         return self._locks.is_waiting
 
     def take_over(self) -> None:
-        """Read the sensors whose reader has ended. Their energy counts from the last reading of that process on."""
+        """Read the sensors whose earlier reader has ended. Their energy counts from its last reading."""
         if not self._taking_over.acquire(timeout=_PATIENCE_SEC):
-            return  # the other thread waits for the store or for a sensor
+            return  # another thread waits here for the store or for a sensor
         try:
             for sensors, readers in self._locks.take_over():
                 records = records_of(self._locks.store, self._locks.folder, readers)
@@ -133,7 +133,7 @@ class Measurement:
     def _add(self, sensor: Sensor, last: LastReading | None) -> None:
         now = Instant.now(self._clock)
         if self.sampler.add(sensor, None if last is None else (last.monotonic, last.counter_j)) and last is not None:
-            # The end that the other record states, so that the two windows do not overlap if a wall clock was set.
+            # Start at the end in the other record, so that the two windows do not overlap if a wall clock was set.
             since = last.end, last.monotonic
         else:
             since = self.start.wall_at(now.monotonic), now.monotonic
@@ -153,8 +153,8 @@ class Measurement:
         Args:
             end: End of the window, or the present instant.
             tokens: Tokens of the process; None if none were counted.
-            is_final: Whether the window has ended. A checkpoint does not read the clock of the store, because that
-                creates a file and would add work to the measured block.
+            is_final: Whether the window has ended. A checkpoint does not read the clock of the store, because this
+                clock creates a file, which would add work to the measured block.
         """
         store_end = self._store_clock.read(self._clock) if is_final else None
         window = timestamps(self.start, end)
@@ -181,7 +181,10 @@ class Measurement:
         }
 
     def _clock_evidence(self, end: Instant, store_end: StoreTime | None) -> ClockEvidence:
-        """Return the readings of all clocks at both ends. The clock of the store is read shortly before and after."""
+        """Return the readings of all clocks at the start and the end of the window.
+
+        The clock of the store is read shortly before the start and shortly after the end.
+        """
         before = self._store_start
         return ClockEvidence(
             boot_id=self._boot_id,

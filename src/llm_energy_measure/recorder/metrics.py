@@ -1,4 +1,4 @@
-"""The metrics of a raw record, computed from what was measured. Pure."""
+"""Compute the metrics of a raw record from sensor readings, tokens and latencies. Pure functions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PROBLEMS = {
 
 
 class ModelDescription(Struct, kw_only=True, frozen=True):
-    """What the user states about the model and its computation; None is unknown. See `Recording.describe_model`."""
+    """Facts about the model and its computation, from `Recording.describe_model`. None means unknown."""
 
     parameters: float | None = None
     precision: str | None = None
@@ -64,7 +64,7 @@ def energy_metrics(
         window: The energy window.
         tokens: Tokens of the process; None if none were counted.
         idle_power_w: Idle power before the window, in watts; None if it was not measured.
-        idle_power_end_w: Idle power after the window, in watts; UNSET if it was not measured.
+        idle_power_end_w: Idle power after the window, in watts; None if the measurement failed, UNSET without one.
     """
     known, total = _known_and_total(readings or ())
     gpu, cpu, ram = ([reading for reading in known if reading.component == name] for name in ("gpu", "cpu", "ram"))
@@ -95,7 +95,7 @@ def energy_metrics(
 
 
 def total_energy_j(readings: Sequence[SensorReading]) -> float | None:
-    """Return the energy of all components, in joules; None if it is unknown."""
+    """Return the energy of all components, in joules; None if no reading has an energy."""
     return _sum_j(_known_and_total(readings)[1])
 
 
@@ -188,18 +188,18 @@ def energy_warning(
     failures: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> str | None:
-    """Return what a reader of the record must know about the energy, joined by `; `; None if there is nothing.
+    """Return the warnings about the energy as one text, joined by `; `; None if there are no warnings.
 
     Args:
         readings: The reading of each sensor; None if no source works.
         errors: Why a source could not be opened, by name of the source.
         failures: Why energy of a sensor is missing, by label of the sensor.
-        notes: Sentences of the sources.
+        notes: Sentences that the sources add to the record.
     """
     if readings is None:
         reasons = "; ".join([*notes, *(f"{name}: {error}" for name, error in errors.items())])
         return f"no energy was measured: it is unknown, not zero; {reasons or 'there is no source'}"
-    sentences: dict[str, list[str]] = {}  # names of the sensors, by sentence: no sentence is repeated
+    sentences: dict[str, list[str]] = {}  # names of the sensors by sentence, so that each sentence appears once
     for reading in readings:
         name = f"{reading.source} {reading.instance}"
         for sentence in _sentences(reading, failures.get(name)):
@@ -209,7 +209,7 @@ def energy_warning(
 
 
 def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
-    """Yield what a reader must know about one sensor. The caller replaces `{sensors}` by the names."""
+    """Yield the warnings about one sensor. The caller replaces `{sensors}` by the names of sensors."""
     if reading.provenance == "modelled":
         yield f"{reading.component} energy is modelled, not measured ({{sensors}})"
     if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
@@ -232,7 +232,7 @@ def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
 
 
 def gpu_fields(devices: Sequence[DeviceEnergy]) -> dict[str, Any]:
-    """Return the fields of a record for the GPU of its process; all unknown unless there is exactly one."""
+    """Return the GPU fields of a record. They are unknown unless the process has exactly one GPU."""
     if len(devices) != 1:
         return {"gpu_id": None}
     device = devices[0]

@@ -20,7 +20,7 @@ _CONFIDENCES = ("high", "medium", "low")
 
 
 class Options(Struct, kw_only=True, frozen=True):
-    """The checked arguments of `record`, which describes them."""
+    """The checked arguments of `record`. The docstring of `Recording` describes each argument."""
 
     model_name: str
     config: object
@@ -118,7 +118,7 @@ def _integer(doing: str, name: str, value: Any) -> int:
 
 
 def _number(doing: str, name: str, value: Any, wanted: str, *, min_is_zero: bool = False) -> float:
-    """Return a finite number above 0, or from 0 with `min_is_zero`. float() would also accept a text."""
+    """Return a finite number above 0, or from 0 with `min_is_zero`. A text is rejected, although float() accepts it."""
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):

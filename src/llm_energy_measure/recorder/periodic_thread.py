@@ -14,7 +14,7 @@ _JOIN_TIMEOUT_SEC = 1.0
 
 
 class PeriodicThread(threading.Thread):
-    """Calls a function at an interval, and less often if that would use more than 1 % of a core.
+    """Calls a function at an interval. If the calls would use more than 1 % of a core, the pauses become longer.
 
     Args:
         name: Name of the thread.
@@ -29,7 +29,7 @@ class PeriodicThread(threading.Thread):
         self._stop_event = threading.Event()
 
     def start(self) -> None:
-        """Start the thread. At the exit of Python no thread starts, and the readings at the end have to suffice."""
+        """Start the thread. While Python exits, no thread can start, and the function is not called."""
         with contextlib.suppress(RuntimeError):
             super().start()
 

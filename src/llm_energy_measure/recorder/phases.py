@@ -75,9 +75,9 @@ class PhaseTotals(Struct):
 class Phases:
     """The phases of one run.
 
-    A phase is a span of time. It gets all energy and all tokens of the process while it is open. Phases with different
-    names may overlap. If a phase is entered while it is already open, for example by another thread, it stays open
-    until the last block ends.
+    A phase is a span of time. All energy and all tokens of the process count in each phase that is open. Phases with
+    different names may overlap. If a phase is entered again while it is open, for example by another thread, the phase
+    stays open until the last block ends.
 
     Args:
         read_totals: Returns the totals of the run up to now.
@@ -90,7 +90,7 @@ class Phases:
 
     @contextmanager
     def open(self, name: str) -> Iterator[None]:
-        """A block during which the phase is open."""
+        """Return a context manager. The phase is open inside its block."""
         with self._lock:
             phase = self._phases.setdefault(name, PhaseTotals(name))
             phase.occurrences += 1
@@ -107,7 +107,7 @@ class Phases:
                     self._phases[name] = phase.closed_at(self._read_totals())
 
     def disable_in_child(self) -> None:
-        """In a forked child: replace the lock, which a thread of the parent may hold."""
+        """Replace the lock in a forked child, because a thread of the parent may hold the old lock."""
         self._lock = threading.RLock()
 
     def is_open(self, name: str) -> bool:
@@ -122,7 +122,7 @@ class Phases:
 
 
 def outside_inference_sec(phases: list[PhaseTotals]) -> float:
-    """Return the time in `load` and `warmup` without tokens, in seconds; overlapping time counts once."""
+    """Return the time in the phases `load` and `warmup` that have no tokens, in seconds. Overlaps count once."""
     total_sec, covered_to = 0.0, -math.inf
     for start, end in sorted(span for phase in phases if not sum(phase.counts) for span in phase.spans):
         total_sec += max(0.0, end - max(start, covered_to))
@@ -135,8 +135,8 @@ def phase_records(phases: list[PhaseTotals], run: TokenCounts) -> list[Phase] | 
 
     Args:
         phases: The totals of each phase.
-        run: Tokens of the whole run. The one of `output` and `streamed` that is greater in the whole run counts in each
-            phase too. If the run has no tokens, the tokens of its phases are unknown.
+        run: Tokens of the whole run. If its `output` is at least its `streamed`, each phase uses its `output`, else its
+            `streamed`. If the run has no tokens, the tokens of its phases are unknown.
     """
     return [
         Phase(

@@ -1,4 +1,4 @@
-"""Rank of a process and number of processes, from the environment variables of its launcher. Pure."""
+"""Rank of a process and number of processes, from the environment variables of its launcher. Pure functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class _Variables(NamedTuple):
     node: str
 
 
-# Source: the torchrun manual (torch.distributed.run, Environment Variables); accelerate and deepspeed set the same.
+# Source: the torchrun manual (torch.distributed.run, Environment Variables); accelerate and deepspeed set the
+# same variables.
 _TORCH = _Variables("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
 # Source: srun(1), OUTPUT ENVIRONMENT VARIABLES.
@@ -50,8 +51,8 @@ _SLURM = _Variables("slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", ""
 # Source: MPICH, Hydra process manager. Intel MPI also sets MPI_LOCALRANKID and MPI_LOCALNRANKS.
 _PMI = _Variables("mpi", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "")
 
-# The first family whose rank is set is used. If launchers are nested, the inner one started the process, so it comes
-# first: torchrun runs inside `srun` or `mpirun`, and `mpirun` runs inside a SLURM batch job.
+# The first family whose rank is set is used. Inner launchers come first, because the innermost launcher started the
+# process: torchrun runs inside `srun` or `mpirun`, and `mpirun` runs inside a SLURM batch job.
 _FAMILIES = (
     _TORCH,
     # Source: Open MPI manual, "Environment variables set for launched processes". No variable names the node.
@@ -60,7 +61,7 @@ _FAMILIES = (
         *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
         "",
     ),
-    # Source: MVAPICH2 user guide, "Environment variables". The same names in MVAPICH 3.
+    # Source: MVAPICH2 user guide, "Environment variables". MVAPICH 3 uses the same names.
     _Variables(
         "mpi",
         *("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
@@ -126,7 +127,7 @@ def find_rank(
 
 
 def _checked(rank: int | None, size: int | None, names: str) -> tuple[int, int]:
-    """Return rank and number of processes, 0 and 1 if both are unknown; raise an error if they contradict."""
+    """Return rank and number of processes; 0 and 1 if both are unknown. Raise an error if they are contradictory."""
     if (rank is None) != (size is None):
         found = f"the rank is {rank}, and the number of processes is {size}"
         raise ConfigurationError(_DOING, found, f"set both {names}, or neither")
@@ -138,10 +139,13 @@ def _checked(rank: int | None, size: int | None, names: str) -> tuple[int, int]:
 
 
 def _family(environ: Mapping[str, str], *, is_given: bool) -> _Variables | None:
-    """Return the launcher family to use. If the caller gives rank and size, contradictions are not an error."""
+    """Return the launcher family to use; None if no launcher sets a rank.
+
+    If the caller gives rank and size (`is_given`), contradictory variables are not an error.
+    """
     for family in _FAMILIES:
         if environ.get(family.rank) or (family is _TORCH and environ.get(family.size)):
-            # A batch script also has SLURM_PROCID, but it is not a task of a step.
+            # A batch script also has SLURM_PROCID, although the script is not a task of a step.
             in_step = bool(environ.get("SLURM_STEP_ID"))
             if family is _SLURM and not in_step:
                 continue
@@ -205,7 +209,7 @@ def _launcher_name(environ: Mapping[str, str], family: _Variables | None) -> str
 
 
 def _job_id(environ: Mapping[str, str]) -> str | None:
-    """Return the id of the job: equal in all its processes, different in a rerun."""
+    """Return the id of the job, equal in all its processes and different in a rerun; None if unknown."""
     if array := environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
     # torchrun uses "none" if the user gives no run id.

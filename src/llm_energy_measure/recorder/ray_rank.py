@@ -1,4 +1,4 @@
-"""The rank of a worker of Ray Train, which sets no environment variables for every backend."""
+"""The rank of a worker of Ray Train. With some backends, Ray Train sets no environment variables for the rank."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def with_ray_rank(environ: Mapping[str, str], modules: Mapping[str, Any] = sys.modules) -> Mapping[str, str]:
-    """Return the environment with the variables of torchrun, if this process is a worker of Ray Train without them.
+    """Return the environment variables. In a Ray Train worker without a rank, add the variables of torchrun.
 
-    A plain task or actor of Ray has no rank: pass `process_index` and `world_size`.
+    A plain task or actor of Ray has no rank: pass `process_index` and `world_size` to `record`.
 
     Source: Ray Train API, `ray.train.get_context`.
     """
@@ -25,7 +25,7 @@ def with_ray_rank(environ: Mapping[str, str], modules: Mapping[str, Any] = sys.m
             "LOCAL_WORLD_SIZE": context.get_local_world_size(),
             "GROUP_RANK": context.get_node_rank(),
         }
-    except Exception:  # noqa: BLE001 - third-party code: outside a worker it raises errors of several types
+    except Exception:  # noqa: BLE001 - third-party code: outside a worker, Ray raises errors of several types
         return environ
     if not all(type(value) is int for value in ranks.values()):
         return environ

@@ -1,4 +1,4 @@
-"""`record`: the block of a script becomes one raw result of its process, however the block ends."""
+"""`record`: measure a block of a script, and save one raw result, however the block ends."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ from llm_energy_measure.recorder.sources import Source
 from llm_energy_measure.recorder.token_counter import Request
 from llm_energy_measure.results.repository import FileSystemRepository
 
-# Time between two checks whether the reader of a shared sensor has ended. Energy counters lose nothing meanwhile.
+# Time between two checks whether the process that reads a shared sensor has ended. The new reader continues from the
+# last counter value, so no energy is lost in this time.
 _HANDOVER_SEC = 1.0
 
 
 class Recording:
-    """Measure a block: its energy, tokens and latencies become one raw result of this process.
+    """Measure a block: save its energy, tokens and latencies as one raw result of this process.
 
     `record` is another name of this class. Every process of the experiment calls `record` with the same arguments, and
     gets its rank from the environment variables of the launcher. The result is saved when the block ends, also after an
@@ -80,10 +81,10 @@ class Recording:
 
     Attributes:
         experiment_id: Id of the experiment.
-        repository: Where the result is saved. After the block, a directory on the local disk if the bucket cannot be
-            reached.
-        rank: Rank of this process and number of processes. It is set inside and after the block.
-        result: The record, after the block. It is set even if it could not be saved.
+        repository: Where the result is saved. If the bucket cannot be reached, this is a directory on the local disk
+            after the block.
+        rank: Rank of this process and number of processes; set inside and after the block.
+        result: The record; set after the block, even if the record could not be saved.
         path: File of the record; None if it could not be saved.
 
     Raises:
@@ -91,7 +92,7 @@ class Recording:
             contradictory, the configuration cannot be stored, or a source does not exist.
         RecorderError: On entering the block: another process has the same rank, or `require_energy` is set and no
             source works.
-        ResultExistsError: On entering the block: this process has a result, or another run has used the id.
+        ResultExistsError: On entering the block: this process already has a result, or another run has used the id.
         StorageError: On entering the block: the results directory is not writable.
 
     Example:
@@ -129,7 +130,7 @@ class Recording:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # locals() has the arguments by name, so that they are not listed a third time.
+        # locals() returns the arguments by name, which avoids a third list of them.
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._options = options.check_options(experiment_id, self._arguments)
         self.experiment_id = experiment_id
@@ -170,7 +171,7 @@ class Recording:
         self._session.tokens.add(input, output)
 
     def request(self, *, input: int | None = None) -> Request:  # noqa: A002 - as in `add_tokens`
-        """Return a block for one request. Its method `token()` gives time to first token and inter-token latencies.
+        """Return a block for one request. Call its method `token()` for each token, to record the latencies.
 
         Several requests may run at the same time. Requests that are sent during the phase `warmup` are left out of the
         latencies.
@@ -185,7 +186,7 @@ class Recording:
         return Request(tokens, self._clock.monotonic, is_warmup=phases.is_open(WARMUP), input_tokens=input)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Return a block whose energy, time and tokens are also recorded as a part of the run.
+        """Return a block whose energy, time and tokens are also recorded separately, as one phase of the run.
 
         Args:
             name: Name of the phase, such as `load`, `warmup`, `prefill` or `decode`. Time in `load` and `warmup` is
@@ -311,7 +312,7 @@ class Recording:
                 undo.callback(thread.stop)
                 thread.start()
             RUNNING.add(self)
-            # From here on, the end of the block calls the callbacks.
+            # The callbacks now run at the end of the block.
             self._exit = undo.pop_all()
         return self
 
@@ -342,14 +343,14 @@ class Recording:
         self.__exit__(None, error if is_new else None, None)
 
     def _end(self, status: Status, error_type: str | None) -> None:
-        """Measure idle power if the block has completed, then save. A signal or Ctrl-C saves at once."""
+        """Measure idle power if the block has completed, then save. After a signal or Ctrl-C, save at once."""
         idle_sec = self._options.idle_sec
         try:
             if idle_sec and status == "completed" and self._is_running and not sys.is_finalizing():
                 self._take_over()
                 self._session.end()
                 self._checkpoint()
-                # A handler of the program may keep it running after SIGTERM, as `record -- COMMAND` does.
+                # A handler of the program may continue the program after SIGTERM, as `record -- COMMAND` does.
                 self._session.measurement.measure_idle_end(idle_sec, lambda: self._sigterm.received is not None)
         finally:
             self._finish(status, error_type)
@@ -360,7 +361,7 @@ class Recording:
             with self._lock:
                 if self._has_ended:
                     return
-                self._has_ended = True  # from here on no checkpoint is written: it would stay next to the result
+                self._has_ended = True  # no checkpoint follows, because it would remain next to the result
                 self._is_running = False
                 RUNNING.discard(self)
             self._take_over()
@@ -371,7 +372,7 @@ class Recording:
             self.repository = self._saving.repository
 
     def _take_over(self) -> None:
-        """Read the shared sensors whose reader has ended. A failing store must not end the run."""
+        """Read the shared sensors whose earlier reader has ended. Ignore errors of the store."""
         if self._session.measurement.is_waiting:
             with contextlib.suppress(LLMEnergyMeasureError):
                 call_store(self.repository.store, self._session.measurement.take_over)
@@ -379,14 +380,14 @@ class Recording:
     def _checkpoint(self) -> None:
         """Save what was measured so far. The run continues if the checkpoint cannot be saved."""
         with contextlib.suppress(LLMEnergyMeasureError):
-            # Built without the lock: a sensor that hangs here must not block the end of the block.
+            # Build the record without the lock: a sensor that hangs here must not delay the end of the block.
             record = self._session.build(self._model, "partial", None)
             with self._lock:
                 if not self._has_ended:
                     self._saving.save_checkpoint(record)
 
     def disable_in_child(self) -> None:
-        """In a forked child: read no sensor, and replace the locks, which threads of the parent may hold."""
+        """Stop measuring in a forked child. Replace the locks, because threads of the parent may hold the old ones."""
         self._is_running, self._is_child = False, True
         self._lock = threading.RLock()
         for part in (self._session.measurement.sampler, self._session.phases, self._session.tokens):

@@ -1,4 +1,4 @@
-"""A last copy of a result that the results directory does not accept, for example because the disk is full."""
+"""Save a last copy of a result that cannot be saved in the results directory, for example on a full disk."""
 
 from __future__ import annotations
 

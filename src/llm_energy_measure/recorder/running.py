@@ -1,4 +1,4 @@
-"""The recordings of this process that have begun and not ended: saved at exit, and disabled in forked children."""
+"""The recordings of this process that have begun and not ended. Save them at exit; disable them in forked children."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Running(Protocol):
         """Save the result at the end of the process."""
 
     def disable_in_child(self) -> None:
-        """In a forked child: measure nothing."""
+        """Stop measuring in a forked child."""
 
 
 RUNNING: set[Running] = set()
@@ -36,7 +36,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 @atexit.register
 def _save_at_exit() -> None:
-    """Save the recordings that the program did not end, as in callbacks and notebooks."""
+    """Save the recordings that the program did not stop, for example in a notebook."""
     # Python sets last_value before it prints the exception that ends the program.
     error = getattr(sys, "last_value", None)
     for recording in list(RUNNING):

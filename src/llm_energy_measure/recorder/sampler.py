@@ -1,4 +1,4 @@
-"""Reads all sensors at the ends of the energy window, between them from a thread, and when a figure is needed."""
+"""Read the sensors at the start and the end of the energy window, at an interval, and when a value is needed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from llm_energy_measure.recorder.sources import Sensor
 _GAP_INTERVALS = 5
 _MIN_GAP_SEC = 1.0
 
-# Power is read this many times as often as a counter: a step of the power between two readings makes the energy
+# Power is read this many times as often as a counter, because a step of the power between two readings makes the energy
 # inexact. The thread still uses at most 1 % of a core.
 _POWER_FACTOR = 5
 
 # The longest wait for a sensor that hangs. Schedulers kill a process about 30 s after SIGTERM.
 _PATIENCE_SEC = 5.0
 
-# `measure` notices a signal after at most this time. A time shorter than `_MIN_WAIT_SEC` counts as over.
+# `sample_for` notices a signal after at most this time. A remaining time below `_MIN_WAIT_SEC` counts as 0.
 _WAIT_SEC = 0.2
 _MIN_WAIT_SEC = 1e-6
 
-# The wait for a sensor that hung before.
+# The longest wait for a sensor that has hung before.
 _RETRY_SEC = 0.1
 
 
@@ -75,7 +75,7 @@ class Sampler:
         self._is_stuck = False
         self._is_reading = False
         self._owner: int | None = None  # the thread that has the lock
-        # Files such as those of RAPL do not hang. The driver of a device can.
+        # The driver of a device can hang. Files, such as those of RAPL, do not hang.
         self._may_hang = any(sensor.scope == "device" for sensor in sensors)
         self._has_ended = False
         self._thread: PeriodicThread | None = None
@@ -96,11 +96,11 @@ class Sampler:
         self.take(only_cheap=True, only_power=self._calls % self._factor != 0)
 
     def begin(self) -> None:
-        """Read the sensors a first time, which begins the window. A sensor that hangs delays this only for a time."""
+        """Begin the window with the first reading. A sensor that hangs delays this call for a limited time."""
         self._take_within()
 
     def _take_within(self) -> None:
-        """Read the sensors. If a driver may hang, another thread reads, and this one waits at most `patience_sec`."""
+        """Read the sensors. If a driver may hang, another thread reads, and the caller waits at most `patience_sec`."""
         if not self._may_hang or self._owner == threading.get_ident():
             self.take()
             return
@@ -113,7 +113,7 @@ class Sampler:
             self._is_stuck = True
 
     def add(self, sensor: Sensor, last: tuple[float, float] | None) -> bool:
-        """Read one more sensor from now on. `energies` excludes the sensor, which covers only a part of the window.
+        """Read one more sensor from now on. `energies` excludes it, because it covers only a part of the window.
 
         Args:
             sensor: A sensor that another process has read so far.
@@ -153,7 +153,7 @@ class Sampler:
 
     @contextmanager
     def _exclusive(self) -> Iterator[bool]:
-        """Wait until no other thread reads. Yield False if the wait takes too long; the next calls then don't wait."""
+        """Wait until no other thread reads. Yield False if the wait takes too long. Later calls then do not wait."""
         is_free = self._lock.acquire(timeout=0 if self._is_stuck else self._patience_sec)
         before = self._owner
         if is_free:
@@ -191,7 +191,7 @@ class Sampler:
             self._thread.stop()
 
     def disable_in_child(self) -> None:
-        """In a forked child: read nothing more, and replace the lock, which a thread of the parent may hold."""
+        """Stop reading in a forked child. Replace the lock, because a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
         self._has_ended = True
 
@@ -215,7 +215,7 @@ class Sampler:
             return [accumulator.reading(is_stuck=self._is_stuck) for accumulator in self._accumulators]
 
     def failures(self) -> dict[str, str]:
-        """Return why energy is missing, by the label of the sensor."""
+        """Return the reason why energy is missing, by label of the sensor."""
         with self._exclusive():
             stuck = "a reading has not ended" if self._is_stuck else None
             return {
@@ -226,7 +226,7 @@ class Sampler:
 
 
 def _is_plausible(sensor: Sensor, last: tuple[float, float], now: float, value: float | str) -> bool:
-    """Return True if the counter can have gone from one reading to the other; False for a counter of another board."""
+    """Return True if one counter can have both readings. Return False if the readings must be of two counters."""
     if isinstance(value, str) or sensor.quantity != "energy":
         return False
     counted_j = value - last[1] + ((sensor.range_j or 0.0) if value < last[1] else 0.0)
@@ -241,7 +241,7 @@ def sample_for(
     interval_sec: float | None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Sampler, float]:
-    """Measure for this time, or until `is_stopped`. Return the closed sampler and the length of its window (s)."""
+    """Measure for this time or until `is_stopped`, and return the closed sampler and the length of its window (s)."""
     sampler = Sampler(sensors, clock, interval_sec=interval_sec)
     sampler.take()
     start = clock.monotonic()

@@ -1,4 +1,4 @@
-"""How a recording saves: into a directory at once; into a bucket first on the local disk, then through the network."""
+"""Save a result directly into a directory, or first on the local disk and then into a bucket."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
-# The longest wait for a bucket at the end of a recording. The result is on the local disk then.
+# The longest wait for a bucket at the end of a recording. The result is already on the local disk.
 _PATIENCE_SEC = 60.0
 
-# A newer result may still be on its way: its own process uploads it.
+# The process of a newer result on the local disk may still upload its result.
 _MIN_AGE_SEC = 5 * _PATIENCE_SEC
 
 
@@ -56,7 +56,7 @@ class Saving(Protocol):
 
 
 def open_saving(repository: FileSystemRepository, environ: Mapping[str, str], manifest: Manifest) -> Saving:
-    """Return how a recording with this manifest saves its result to a repository."""
+    """Return the object that saves the checkpoints and the result of a recording to a repository."""
     if isinstance(repository.base_path, StorePath):
         return BucketSaving(repository, environ, manifest)
     return DirectorySaving(repository, environ)
@@ -79,7 +79,7 @@ class DirectorySaving:
         save_checkpoint(self.repository.store, record.experiment_id, record)
 
     def save_result(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> Path:
-        """Save the result. If the file system refuses it, save it elsewhere and raise the error that says where."""
+        """Save the result. If this fails, save it in the fallback directory, and raise an error that names its path."""
         with _rescued(record, self._environ):
             path = self.repository.save_raw(record.experiment_id, record)
         _save_samples(self.repository, record, traces)
@@ -122,7 +122,7 @@ class BucketSaving:
         self._newest: RawProcessResult | None = None
         self._has_ended = False
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # A thread that exists: while Python shuts down, it may not start a new one.
+        # Start the thread now, because Python cannot start a thread while Python exits.
         threading.Thread(target=self._run, name="llm-energy-measure-upload", daemon=True).start()
 
     def _run(self) -> None:
@@ -141,14 +141,14 @@ class BucketSaving:
         save_checkpoint(self._local.store, record.experiment_id, record)
 
     def _upload_checkpoint(self) -> None:
-        """Upload the newest checkpoint, unless another call has done it or the result exists. Ignore errors."""
+        """Upload the newest checkpoint, unless another call has uploaded it or the block has ended. Ignore errors."""
         record, self._newest = self._newest, None
         if record is not None and not self._has_ended:
             with contextlib.suppress(LLMEnergyMeasureError):
                 save_checkpoint(self._remote.store, record.experiment_id, record)
 
     def save_result(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> Path:
-        """Save the result on the local disk and in the bucket, and return its place in the bucket.
+        """Save the result on the local disk and in the bucket, and return its path in the bucket.
 
         If the bucket cannot be reached, print where the result is and how to upload it, and return its local file.
         """
@@ -176,10 +176,10 @@ class BucketSaving:
         return path
 
     def _keep(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> Path | None:
-        """Save the result on the local disk, and return its file; None if the file system refuses it."""
+        """Save the result on the local disk, and return its file; None if that fails."""
         try:
             self._local.begin_experiment(self._manifest)
-            _save_samples(self._local, record, traces)  # a process that finds the result uploads both
+            _save_samples(self._local, record, traces)  # first, because a process that finds the result uploads both
             path = self._local.save_raw(record.experiment_id, record)
             _delete_checkpoint(self._local, record)
         except LLMEnergyMeasureError as error:
@@ -194,12 +194,12 @@ class BucketSaving:
         return path
 
     def _upload_earlier(self) -> None:
-        """Upload what earlier recordings could not upload."""
+        """Upload the results that earlier recordings could not upload."""
         for _ in upload_waiting(self._remote, self._environ, min_age_sec=_MIN_AGE_SEC):
             continue
 
     def _call_within(self, call: Callable[[], T]) -> T:
-        """Return the result of a call in the thread. Raise `StorageError` if the call takes too long."""
+        """Run a call in the upload thread and return its result. Raise `StorageError` if the call takes too long."""
         from concurrent.futures import Future  # only recordings into a bucket need this import
 
         future: Future[T] = Future()
@@ -220,7 +220,7 @@ class BucketSaving:
 
 @contextlib.contextmanager
 def _rescued(record: RawProcessResult, environ: Mapping[str, str]) -> Iterator[None]:
-    """Save the result elsewhere if the block raises `StorageError`, and name this place in the error."""
+    """If the block raises `StorageError`, save the result in the fallback directory and name its path in the error."""
     try:
         yield
     except StorageError as error:
@@ -238,7 +238,7 @@ def _save_samples(repository: FileSystemRepository, record: RawProcessResult, tr
 
 
 def _delete_checkpoint(repository: FileSystemRepository, record: RawProcessResult) -> None:
-    """Delete the checkpoint of a process that has a result now, and what dead processes left for it."""
+    """Delete the checkpoint of a process that now has a result, and temporary files of killed processes."""
     delete_checkpoint(repository.store, record.experiment_id, record.process_index)
     with contextlib.suppress(LLMEnergyMeasureError):
         delete_leftovers(repository.store, record.experiment_id, record.process_index)

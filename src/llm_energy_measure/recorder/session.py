@@ -1,4 +1,4 @@
-"""One session of a recording, in one process: its rank, configuration, sensors and counters, and its raw record."""
+"""Prepare a recording in one process: its rank, configuration, sensors and counters. Build its raw record."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.checkpoints import archive_checkpoint
 
-# The longest wait for facts about the machine, which a driver gives.
+# The longest wait for the facts about the machine, because some of them come from a driver.
 _PATIENCE_SEC = 2.0
 
 
@@ -53,7 +53,7 @@ class Session:
         experiment_id: Id of the experiment, with the number that `attempt="suffix"` appends.
         rank: Rank of this process and number of processes.
         manifest: The manifest of the experiment, as this process states it.
-        measurement: The sensors. Their energy window has not begun.
+        measurement: The sensors. The caller begins their energy window.
         engine: The serving engine, if it is known.
         tokens: Counts tokens and latencies.
         phases: The parts of the block.
@@ -153,7 +153,7 @@ class Session:
             self._end = self._totals()._replace(instant=end.monotonic), end
 
     def build(self, model: metrics.ModelDescription, status: Status, error_type: str | None) -> RawProcessResult:
-        """Return the record of everything up to now. With the status `partial` it is a checkpoint."""
+        """Return the raw record up to now. With the status `partial`, the record is a checkpoint."""
         options = self._options
         totals, end = (self._totals(), Instant.now(self._clock)) if self._end is None else self._end
         phases = self.phases.totals(totals)
@@ -213,7 +213,7 @@ def status_of(error: BaseException) -> tuple[Status, str | None]:
         return "completed", None
     if isinstance(error, GeneratorExit):
         return "completed", None  # the consumer of a generator needs no more values, and closed it
-    # A program that cancels tasks has imported asyncio; other programs must not pay for its import.
+    # A program that cancels tasks has imported asyncio. Other programs must not need the time of this import.
     asyncio = sys.modules.get("asyncio")
     is_cancelled = asyncio is not None and isinstance(error, asyncio.CancelledError)
     is_interrupted = isinstance(error, KeyboardInterrupt) or is_cancelled

@@ -1,4 +1,4 @@
-"""SIGTERM during a recording: the result is saved, then the signal has its usual effect."""
+"""Handle SIGTERM during a recording: save the result first. The signal then has its usual effect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SigtermHandler:
         on_notice: Saves a checkpoint, because the process may end.
 
     Attributes:
-        received: Name of the signal that `on_notice` was called for; None if there was none.
+        received: Name of the signal for which `on_notice` was called; None before a signal.
     """
 
     def __init__(self, on_end: Callable[[str], None], on_notice: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ class SigtermHandler:
             signal.signal(signal.SIGTERM, self._handle)
 
     def restore(self) -> None:
-        """Restore the previous handler, unless other code has replaced this one."""
+        """Restore the previous handler, unless other code has replaced the handler of this class."""
         self._is_active = False
         if (
             self._previous is not None

@@ -11,12 +11,12 @@ from llm_energy_measure.recorder.clock import Clock
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.folder import store_time_ns
 
-# Shared file systems on which each host sets modification times from its own clock. `fuse` covers all file systems
-# in user space (fuse.glusterfs, fuse.sshfs), for which this is unknown.
+# Shared file systems on which each host sets modification times from its own clock. `fuse` includes all file systems
+# in user space (fuse.glusterfs, fuse.sshfs), because the clock that they use is unknown.
 _CLIENT_TIMESTAMPS = frozenset({"afs", "ceph", "fuse", "gfs2", "gpfs", "lustre", "ocfs2"})
 
-# A kernel sets the modification time to the time of its last tick, at least 100 times per second. Source:
-# current_time() of Linux.
+# A kernel sets a modification time to the time of its last clock tick. There are at least 100 ticks per second.
+# Source: current_time() of Linux.
 _TICK_NS = 10_000_000
 _SECOND_NS = 1_000_000_000
 
@@ -100,7 +100,7 @@ def _mounts() -> str:
 
 
 def _tick_ns(mtime_ns: int) -> int:
-    """Return the resolution of a clock, from one of its times: some file systems store whole or even seconds."""
+    """Return the resolution of an mtime, in nanoseconds. Some file systems store whole or only even seconds."""
     if mtime_ns % _SECOND_NS:
         return _TICK_NS
     return 2 * _SECOND_NS if mtime_ns % (2 * _SECOND_NS) == 0 else _SECOND_NS

@@ -16,7 +16,7 @@ class TokenCounts(NamedTuple):
     """Tokens up to an instant.
 
     Attributes:
-        input: Prompt tokens from `add_tokens` and from requests that state theirs.
+        input: Prompt tokens from `add_tokens` and from requests that state their prompt tokens.
         output: Generated tokens from `add_tokens`.
         streamed: Generated tokens of requests that do not state their prompt tokens. `add_tokens` may count them too.
         requested: Generated tokens of requests that state their prompt tokens.
@@ -28,9 +28,10 @@ class TokenCounts(NamedTuple):
     requested: int = 0
 
     def generated(self, run: TokenCounts) -> int:
-        """Return the generated tokens: `requested` plus the greater of `output` and `streamed` in the whole run.
+        """Return `requested` plus `output`, or plus `streamed` if `streamed` is the greater one in the whole run.
 
-        A program that calls `add_tokens` at the end of each request does not count the tokens of cancelled requests.
+        `output` and `streamed` can count the same tokens. If a program calls `add_tokens` at the end of each request,
+        `output` does not contain the tokens of cancelled requests.
         """
         return self.requested + (self.output if run.output >= run.streamed else self.streamed)
 
@@ -42,10 +43,10 @@ class TokenCounts(NamedTuple):
 class Request:
     """One request, from the moment it is sent to its last token. Several requests may run at the same time.
 
-    Its tokens give latencies. Each token counts when it arrives, so that no token is lost if the request fails or the
-    run ends before it. If the request states its prompt tokens, all its tokens are added to those of the process.
-    Otherwise `add_tokens` can count the same tokens, and the greater number is used. A token that arrives outside the
-    block has no latency; the record says how many did.
+    The arrival times of its tokens give the latencies. Each token counts when it arrives, so that no token is lost if
+    the request fails or if the run ends first. If the request states its prompt tokens, all its tokens are added to the
+    tokens of the process. Otherwise `add_tokens` can count the same tokens, and the greater number is used. A token
+    that arrives outside the block of the request has no latency; the record contains the number of these tokens.
 
     Args:
         counter: The counter of the process.
@@ -54,7 +55,7 @@ class Request:
         input_tokens: Prompt tokens of this request; None if `add_tokens` counts its tokens.
 
     Attributes:
-        sent: When the request was sent, in seconds on its clock.
+        sent: When the request was sent, in seconds on the clock `now`.
         token_times: When each token arrived, in seconds on the same clock.
     """
 
@@ -129,7 +130,7 @@ class TokenCounter:
             self._output += output_tokens
 
     def disable_in_child(self) -> None:
-        """In a forked child: replace the lock, which a thread of the parent may hold."""
+        """Replace the lock in a forked child, because a thread of the parent may hold the old lock."""
         self._lock = threading.RLock()
 
     def begin_request(self, request: Request) -> None:
@@ -139,7 +140,7 @@ class TokenCounter:
             self._open[request] = None
 
     def end_request(self, request: Request) -> None:
-        """Stop counting the tokens of a request."""
+        """Add the tokens and the latencies of a request that has ended."""
         with self._lock:
             self._ended.add(request.sent, request.token_times, is_warmup=request.is_warmup)
             if request.input_tokens is None:
@@ -154,7 +155,7 @@ class TokenCounter:
             self._outside += 1
 
     def warnings(self) -> list[str]:
-        """Return one sentence for each fact about the counts that the record has to show."""
+        """Return the warnings about the counts, one sentence each, for the record."""
         counts, texts = self.counts, []
         if sum(counts) and not counts.input:
             texts.append("no prompt tokens were counted: input_tokens is 0, and total_tokens has output tokens only")
@@ -178,9 +179,9 @@ class TokenCounter:
         """Return the latencies of all requests so far; None if there was no request."""
         with self._lock:
             latencies, open_requests = self._ended.copy(), list(self._open)
-        # Without the lock, so that the measured threads need not wait. A request that ends now is in the copied list.
+        # This loop runs without the lock, so that measured threads do not wait. The list keeps requests that end.
         for request in open_requests:
-            # A copy, because another thread may append.
+            # A copy, because another thread may append a time.
             latencies.add(request.sent, request.token_times.copy(), is_warmup=request.is_warmup)
         return latencies.measurements() if latencies.requests or latencies.warmup_requests else None
 

@@ -14,9 +14,9 @@ _DOING = "cannot create a callback for Trainer"
 def trainer_callback(experiment_id: str, **arguments: Any) -> Any:
     """Return a `TrainerCallback` that measures `Trainer.train` in each of its processes.
 
-    The tokens are `num_input_tokens_seen` of the trainer, which needs `include_num_input_tokens_seen="all"` in its
-    arguments. This number covers all processes, so only the first process records it. With `logging_steps`, each log
-    also has `energy_j`, the energy of this process so far.
+    The tokens are `num_input_tokens_seen` of the trainer. The trainer counts them if its arguments contain
+    `include_num_input_tokens_seen="all"`. This number covers all processes, so only the first process records it. With
+    `logging_steps`, each log also contains `energy_j`, the energy of this process so far in joules.
 
     Args:
         experiment_id: Id of the experiment.

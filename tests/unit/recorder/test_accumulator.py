@@ -136,7 +136,7 @@ def test_sensor_that_fails_at_first_is_lost() -> None:
     energy = replay([(0.0, None), (0.1, 5.0), (0.2, 9.0)])
     assert energy.energy_j == 4.0
     assert energy.reading().problems == ["sensor_lost"]
-    assert (energy.failure, energy.loss) == (None, "at first: OSError: [Errno 5] Input/output error")
+    assert (energy.failure, energy.loss) == (None, "at the start: OSError: [Errno 5] Input/output error")
     assert replay([(0.0, None), (0.1, 5.0)]).energy_j is None
 
 

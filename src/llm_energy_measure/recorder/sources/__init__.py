@@ -55,12 +55,14 @@ class Sensor(Struct, kw_only=True, eq=False):
         range_j: Value at which the counter wraps to 0, in joules; None if the counter does not wrap.
         max_power_w: Upper limit of the power that the sensor can see, in watts.
         device: The device that the sensor sees, without its energy.
-        board: UUID of the board whose counter `read` returns, if this is not the device itself: a MIG slice reads the
-            counter of its whole board. Every process on the board has the same value.
-        state: Returns the state of the device: temperature, clock, throttle reasons, limits. None if it has none.
+        board: UUID of the board whose counter `read` returns, if the device is not the board: a MIG slice reads the
+            counter of its whole board. The UUID is the same in every process on the board.
+        state: Returns the state of the device: temperature, clock, throttle reasons, limits. The attribute is None if
+            the source does not read the state.
         sample: Returns power, temperature, clock and throttle reasons at this instant; None if the power is unknown.
-            The attribute is None to sample only `read`.
-        is_cheap: Whether the sensor can be read ten times per second. If not, it is read only where a figure is needed.
+            The attribute is None if samples are computed from `read`.
+        is_cheap: Whether the sensor can be read ten times per second. Other sensors are read only when their energy is
+            needed.
     """
 
     source: str
@@ -84,7 +86,7 @@ class Sensor(Struct, kw_only=True, eq=False):
         return f"{self.source} {self.instance}"
 
     def reading(self, **figures: Any) -> SensorReading:
-        """Return the record of this sensor, with these figures over the energy window."""
+        """Return the record of this sensor, with the given values over the energy window."""
         return SensorReading(
             source=self.source,
             instance=self.instance,
@@ -115,12 +117,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     patience_sec: float = 30.0
 
     def select_gpus(self, visible: Sequence[str]) -> list[str]:
-        """Return the ids of the GPUs to read: `gpus`, or those of the visible GPUs that belong to this process."""
+        """Return the ids of the GPUs to read: `gpus` if set, else the visible GPUs that belong to this process."""
         if self.gpus is not None:
             return list(self.gpus)
         unused = unused_devices(visible, self.rank)
         if unused and self.rank.launcher is not None and self.rank.launcher.local_rank == 0:
-            # Only one process per host adds this note.
+            # The process with local rank 0 adds this note, so that each host has one note.
             self.notes.append(
                 f"no process of this host reads GPU {', '.join(unused)}: the host has more GPUs than processes, "
                 "and each process reads the GPU of its local rank; select other GPUs with gpus=[...]"
@@ -133,10 +135,10 @@ class Source(Protocol):
     """Opens the sensors of one library or interface.
 
     Attributes:
-        name: Name by which users select the source. Readings carry it too.
+        name: Name by which users select the source. The readings contain this name.
 
-    A source whose driver may hang sets the attribute `may_hang` to True. It is then opened and closed in another
-    thread, for a limited time.
+    A source whose driver may hang sets the attribute `may_hang` to True. This tool then opens and closes the source in
+    another thread, and waits a limited time.
     """
 
     name: str
@@ -209,7 +211,7 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def import_library(module: str, extra: str, doing: str, *, note: str = "") -> Any:
-    """Return a module from the package of an extra. Raises `RecorderError` with the command that installs it."""
+    """Import and return a module of an optional package. Raises `RecorderError` with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -219,7 +221,7 @@ def import_library(module: str, extra: str, doing: str, *, note: str = "") -> An
 
 
 def open_source(source: Source, settings: Settings) -> list[Sensor]:
-    """Return the sensors of a source.
+    """Open a source and return its sensors.
 
     Raises:
         RecorderError: No sensor can be read, or the source raised an error of another type.
@@ -273,7 +275,7 @@ class OpenSources(Struct, kw_only=True, eq=False):
 
 
 def open_sources(wanted: Iterable[str | Source] | None, settings: Settings) -> OpenSources:
-    """Open energy sources. The first source that measures a component is used, so that no joule counts twice.
+    """Open energy sources. Use only the first source of each component, so that no joule counts twice.
 
     Args:
         wanted: Names or objects of sources, best first; None for `DEFAULT_SOURCES`.

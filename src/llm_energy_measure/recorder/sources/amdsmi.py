@@ -29,7 +29,7 @@ class AmdSmi:
 
     Args:
         library: The module `amdsmi` or an object with its functions; by default `open` imports the module.
-        driver: Device file of the driver. Without it, the module is not imported.
+        driver: Device file of the driver. If this file does not exist, `open` does not import the module.
 
     Source: AMD SMI Python API, amdsmi_get_energy_count: accumulator times resolution in microjoules.
     """
@@ -46,7 +46,7 @@ class AmdSmi:
         """Return one sensor per GPU of the process. Raises `RecorderError` if there is none."""
         try:
             smi = self._library = self._library or self._import()
-        except (OSError, KeyError) as error:  # amdsmi raises these on import if ROCm's own library is missing
+        except (OSError, KeyError) as error:  # import errors of amdsmi if ROCm's own library is missing
             advice = "install ROCm's amd-smi-lib, if this machine has an AMD GPU"
             raise RecorderError(_DOING, f"libamd_smi.so can't be loaded ({error})", advice) from error
         try:
@@ -92,7 +92,7 @@ class AmdSmi:
             try:
                 sensors.append(self._sensor(smi, index, handles[index], uuids[index]))
             except smi.AmdSmiException as error:
-                # For example the graphics unit of a processor, which has no energy counter.
+                # An example is the graphics unit of a processor, which has no energy counter.
                 errors.append(error)
                 settings.notes.append(f"AMD GPU {index} has no readable energy counter and is left out ({error})")
         if errors and not sensors:
@@ -108,12 +108,12 @@ class AmdSmi:
 
     def _sensor(self, smi: Any, index: int, handle: Any, uuid: str | None) -> Sensor:
         read = partial(_read_joules, smi, handle)
-        read()  # raises here if the counter cannot be read
+        read()  # raise an error now if the counter cannot be read
         try:
             name = smi.amdsmi_get_gpu_asic_info(handle).get("market_name") or None
         except smi.AmdSmiException:
             name = None
-        # Without a present power, samples follow from the counter.
+        # If the GPU does not give its present power, samples are computed from the counter.
         has_power = sample_of(smi, handle) is not None
         return Sensor(
             source=self.name,
@@ -134,7 +134,7 @@ class AmdSmi:
 def stdout_to_stderr() -> Iterator[None]:
     """Send output on stdout, also of C libraries, to stderr. amdsmi prints when it is imported.
 
-    The output of a program in a pipe must contain only its own text.
+    Another program may read stdout through a pipe, so stdout must not contain the text of amdsmi.
     """
     try:
         sys.stdout.flush()

@@ -17,7 +17,7 @@ from llm_energy_measure.domain.device_state import (
     DeviceState,
 )
 
-# The reasons of amdsmi_get_violation_status, under the names of NVML that mean the same.
+# NVML name of each reason of amdsmi_get_violation_status.
 _VIOLATIONS = {
     "active_prochot_thrm": "hw_thermal_slowdown",
     "active_socket_thrm": "hw_thermal_slowdown",
@@ -26,14 +26,15 @@ _VIOLATIONS = {
     "active_ppt_pwr": POWER_CAP,
 }
 
-# ROCm gives a power limit in microwatts; some releases and systems give watts. No limit is outside of this range.
+# ROCm gives a power limit in microwatts; some releases and systems give watts. All limits in watts are below this
+# value, and all limits in microwatts are above.
 _MAX_LIMIT_W = 1e5
 
 
 def state_of(smi: Any, handle: Any) -> DeviceState:
     """Return the state of a GPU. A value that the GPU does not give is None."""
     metrics = _query(smi, "amdsmi_get_gpu_metrics_info", handle)
-    # The call waits 100 ms between two readings of its counters, so samples do without it.
+    # This call takes 100 ms, because it reads its counters twice. Samples therefore do not use it.
     violations = _query(smi, "amdsmi_get_violation_status", handle)
     reasons = {reason for name, reason in _VIOLATIONS.items() if violations.get(name) is True}
     return DeviceState(
@@ -45,7 +46,7 @@ def state_of(smi: Any, handle: Any) -> DeviceState:
 
 
 def sample_of(smi: Any, handle: Any) -> DeviceSample | None:
-    """Return a sample of a GPU; None if it does not give its present power."""
+    """Return a sample of a GPU; None if the GPU does not give its present power."""
     metrics = _query(smi, "amdsmi_get_gpu_metrics_info", handle)
     powers = (_number(metrics.get(name)) for name in ("current_socket_power", "average_socket_power"))
     power_w = next((value for value in powers if value), None)
@@ -87,20 +88,20 @@ def _query(smi: Any, name: str, handle: Any) -> dict[str, Any]:
 
 
 def _temperature_c(metrics: dict[str, Any]) -> float | None:
-    """Return the temperature of the hottest point of the chip, or else that of its edge."""
+    """Return the temperature of the hottest point of the chip; if unknown, the temperature of its edge."""
     hottest_c = _number(metrics.get("temperature_hotspot"))
     return _number(metrics.get("temperature_edge")) if hottest_c is None else hottest_c
 
 
 def _clock_mhz(metrics: dict[str, Any]) -> float | None:
-    """Return the present clock of the graphics engine; of the first one, if there are several."""
+    """Return the present clock of the graphics engine; of several engines, the first known clock."""
     several = metrics.get("current_gfxclks")
     clocks = [metrics.get("current_gfxclk"), *(several if isinstance(several, list) else ())]
     return next((value for clock in clocks if (value := _number(clock)) is not None), None)
 
 
 def _throttle(metrics: dict[str, Any]) -> list[str] | None:
-    """Return whether the GPU is idle, and whether it is slowed down, for which the metrics give no reason."""
+    """Return `GPU_IDLE` and `THROTTLED`, as far as they apply; None if unknown. The metrics give no other reason."""
     is_throttled = metrics.get("throttle_status")
     if not isinstance(is_throttled, int):
         return None

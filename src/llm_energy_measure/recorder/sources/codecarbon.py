@@ -14,16 +14,16 @@ from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
 
 _DOING = "cannot measure through CodeCarbon"
 
-# One measurement serves the readings of all components within this time.
+# Readings within this time use the same measurement.
 _FRESH_SEC = 0.05
 
 
 class CodeCarbon:
     """Energy of the CPU, the GPU and the memory of the host, as CodeCarbon's tracker reports it, in joules.
 
-    One measurement of the tracker takes tens of milliseconds. It is therefore read only where a figure is needed: at
-    the ends of the block and of phases. Between these reads, CodeCarbon samples the power in its own
-    thread. CodeCarbon writes no file and sends nothing.
+    One measurement of the tracker takes tens of milliseconds. Therefore it is made only when the energy is needed, for
+    example at the start and the end of the block and of each phase. Between measurements, CodeCarbon samples the power
+    in its own thread. CodeCarbon writes no file and sends nothing.
 
     Args:
         make_tracker: Returns a codecarbon.EmissionsTracker or an object with its methods.
@@ -110,5 +110,5 @@ def _make_tracker() -> Any:
 
 
 def _reads_rapl(tracker: Any) -> bool:
-    hardware = getattr(tracker, "_hardware", [])  # CodeCarbon has no public name for this
+    hardware = getattr(tracker, "_hardware", [])  # CodeCarbon has no public attribute for its hardware
     return any(getattr(part, "_mode", None) == "intel_rapl" for part in hardware)

@@ -16,9 +16,9 @@ W_PER_CORE_ENV = "LLM_ENERGY_MEASURE_W_PER_CORE"
 class CpuModel:
     """CPU time of this process (all its threads, not its children) times the stated power of one busy core.
 
-    Two processes never share a CPU second, so they never share a joule. Waiting costs no energy in this model; the
-    memory and the idle power of the machine are not included. There is no default power, because the power per core
-    differs by a factor of ten between processors.
+    Two processes never share a CPU second, so no joule counts twice. The model includes no energy of waiting, of the
+    memory, or of the idle machine. There is no default power, because the power per core differs by a factor of ten
+    between processors.
 
     Args:
         w_per_core: Power of one busy core, in watts; by default the value of the recording or of

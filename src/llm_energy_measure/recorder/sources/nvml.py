@@ -91,7 +91,7 @@ class Nvml:
         return sensors
 
     def _lost_sensor(self, nvml: Any, name: str) -> Sensor:
-        """Return the sensor of a GPU that cannot be read now: the record then says that its energy is missing."""
+        """Return a sensor for a GPU that cannot be read now, so that the record reports its missing energy."""
 
         def read() -> float:
             return float(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, name))) * 1e-3
@@ -113,7 +113,7 @@ class Nvml:
         try:
             ask(board)
         except nvml.NVMLError:
-            # Boards before Volta and some virtual GPUs have no counter. If NVML gives no power either, this raises.
+            # Boards before Volta and some virtual GPUs have no counter. If NVML gives no power, the error is raised.
             is_counter, ask = False, nvml.nvmlDeviceGetPowerUsage
             ask(board)
         return Sensor(
@@ -154,7 +154,7 @@ def _exists(nvml: Any, name: str) -> bool:
 def _until_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:
     """Return the visible devices before the first missing one, as CUDA does.
 
-    If the first device is missing, return all: opening it raises the error.
+    If the first device is missing, return all devices, so that opening the first device raises the error.
     """
     for index, name in enumerate(visible[1:], start=1):
         try:
@@ -172,7 +172,7 @@ def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:
     board, profile = handle, None
     if query(nvml, "nvmlDeviceIsMigDeviceHandle", handle):
         board = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
-        # A name of a slice: "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
+        # An example of the name of a slice: "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
         profile = _text(nvml.nvmlDeviceGetName(handle)).rpartition("MIG ")[2] or "unknown"
     limit_mw = query(nvml, "nvmlDeviceGetEnforcedPowerLimit", board)
     device = DeviceEnergy(

@@ -10,7 +10,7 @@ from llm_energy_measure.domain.device_state import SEPARATOR, DeviceSample, Devi
 _TEMPERATURE_GPU = 0
 _CLOCK_SM = 1
 
-# The second name is that of drivers before release 535.
+# Drivers before release 535 use the second name.
 _THROTTLE_QUERIES = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
 
 

@@ -11,8 +11,8 @@ from llm_energy_measure.recorder.sources import Sensor, Settings
 
 POWERCAP = Path("/sys/class/powercap")
 
-# Zone names: `intel-rapl:0` is a package, and `intel-rapl:0:1` is a part of it. Linux lists the same zones a second
-# time as `intel-rapl-mmio:*`, which must not be counted again.
+# Zone names: `intel-rapl:0` is a package, and `intel-rapl:0:1` is a part of this package. Linux lists the same zones a
+# second time as `intel-rapl-mmio:*`. Those zones must not be counted again.
 _ZONE = re.compile(r"intel-rapl:([0-9]+)(:[0-9]+)?")
 
 
@@ -70,7 +70,7 @@ class Rapl:
         else:
             return None
         read = partial(_read_joules, zone / "energy_uj")
-        read()  # raises here if the counter cannot be read
+        read()  # raise an error now if the counter cannot be read
         return Sensor(
             source=self.name,
             instance=instance,

@@ -18,8 +18,8 @@ _DOING = "cannot read devices through Zeus"
 class Zeus:
     """Energy counters that Zeus can read, in joules. If its daemon runs, Zeus needs no privileges.
 
-    Zeus numbers the GPUs that CUDA_VISIBLE_DEVICES of the process shows and gives no UUID. The index of a GPU on its
-    host therefore comes from that variable, even if the recording gets another environment.
+    Zeus gives no UUIDs, and numbers only the GPUs that are visible through CUDA_VISIBLE_DEVICES of the process.
+    Therefore the index of a GPU on its host comes from this variable, even if the recording gets another environment.
 
     Args:
         library: The module `zeus.device` or an object with its functions; by default `open` imports the module.
@@ -82,7 +82,7 @@ class Zeus:
     def _sensor(
         self, name: str, component: Component, read: Callable[[], float], device: DeviceEnergy | None = None
     ) -> Sensor:
-        read()  # a counter that cannot be read raises its error here
+        read()  # raise an error now if the counter cannot be read
         scope: Scope = "device" if component == "gpu" else "host"
         return Sensor(
             source=self.name,
