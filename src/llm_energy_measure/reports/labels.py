@@ -8,7 +8,7 @@ import textwrap
 from llm_energy_measure.security import UNPRINTABLE
 
 MOST_CHARACTERS = 300
-"""Greatest length of a text in a report. An experiment id has at most 255 characters."""
+"""Greatest length of a text in a report. An experiment id has at most 200 characters."""
 
 _MOST_IN_FIGURE = 36
 _MOST_IN_LINE = 44
