@@ -10,13 +10,14 @@ from llm_energy_measure.domain.metrics import Scope
 
 
 class Assumptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Facts that the user states because the records don't contain them. Recorded facts come first.
+    """Facts that the user states because the records don't contain them. Recorded facts have precedence.
 
     Attributes:
-        gpu_scope: Scope of each GPU reading. `device`: the GPU that the process names, and no other. `host`: all GPUs
-            of the host. `process`: the share of the process. It says nothing about CPU and memory.
+        gpu_scope: Scope of each GPU reading. `device`: only the GPU that the process records. `host`: all GPUs of the
+            host. `process`: the share of the process. This scope does not apply to readings of CPU and memory.
         hosts: Number of hosts, at least 1, each with the same number of consecutive ranks.
-        boards: Number of boards of each host, at least 1; without known hosts, all processes ran on one host.
+        boards: Number of boards of each host, at least 1. If no record shows a host and `hosts` is None, all processes
+            count as processes of one host.
         board: Name of the boards, such as `NVIDIA A100-PCIE-40GB`.
     """
 

@@ -1,4 +1,4 @@
-"""Configurations: flatten them to keys, find keys by suffix, and find the keys that do not separate repeats."""
+"""Configurations: flatten them to keys, find keys by suffix, and find the keys in which repeats may differ."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _leaf(value: Any) -> Value:
 
 
 def is_ignored(key: str, sections: Collection[str] = ()) -> bool:
-    """Return True if a key does not separate repeats: ids, seeds, output paths, schedules and counters of repeats.
+    """Return True if repeats of one configuration may differ in a key: ids, seeds, output paths, schedules, counters.
 
     Args:
         key: The dotted key.
@@ -102,7 +102,7 @@ def digest(configuration: Mapping[str, Value]) -> str:
 def keys_named(name: str, keys: Collection[str]) -> list[str]:
     """Return the keys with a name: the key itself, and all keys that end with the name after a dot.
 
-    A dot before the name selects the key itself.
+    A name that starts with a dot selects only the key without this dot.
 
     Example:
         >>> keys_named("batch_size", ["batch_size", "batching.batch_size", "fp_precision"])
@@ -115,5 +115,5 @@ def keys_named(name: str, keys: Collection[str]) -> list[str]:
 
 
 def shortest_name(key: str, keys: Collection[str]) -> str:
-    """Return the name that selects exactly this key in `keys_named`: the key, with a dot before it where needed."""
+    """Return the name that selects only this key in `keys_named`: the key, or a dot and the key."""
     return key if keys_named(key, keys) == [key] else f".{key}"

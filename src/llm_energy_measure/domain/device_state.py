@@ -86,10 +86,10 @@ class DeviceState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class DeviceSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Summary of the samples of a device over a run. None means unknown.
 
-    The first and the last quarter leave out the samples in which the device was idle.
+    The first and the last quarter are quarters of the samples in which the device was not idle.
 
     Attributes:
-        samples: Number of samples in the file.
+        samples: Number of samples.
         interval_sec: Mean time between two samples, in seconds.
         power_min_w: Least power, in watts.
         power_max_w: Greatest power, in watts.
@@ -118,7 +118,7 @@ class DeviceSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DeviceEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """State of a device at both ends of a run, and the summary of its samples.
+    """State of a device at the start and the end of a run, and the summary of its samples.
 
     Attributes:
         start: State at the start of the run. None if unknown.

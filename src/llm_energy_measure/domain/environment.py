@@ -10,7 +10,7 @@ from llm_energy_measure.domain.units import Count
 
 
 class Environment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The software and the machine of a process. None means unknown. `launcher` of the record has the job.
+    """The software and the machine of a process. None means unknown. The job is in the field `launcher` of the record.
 
     Attributes:
         recorder_version: Version of llm-energy-measure.
@@ -24,7 +24,7 @@ class Environment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         gpu_driver: Version of the GPU driver.
         cuda_version: Newest version of CUDA that the driver supports.
         engine: Name of the serving engine, such as `vllm`.
-        engine_config: Configuration of the serving engine: flat, with dots between nested names.
+        engine_config: Values of the configuration of the serving engine, by dotted key.
     """
 
     recorder_version: str | None = None

@@ -43,10 +43,10 @@ Status = Literal["completed", "failed", "interrupted", "partial"]
 """How a run ended: normally, with an exception, or by a signal. `partial` is a checkpoint of an unfinished run."""
 
 AttributionStatus = Literal["exact", "estimated", "undetermined"]
-"""How far the attributed energy is known: by recorded facts, by an estimate with reasons, or only as a range."""
+"""How exactly the attributed energy is known: from recorded facts, as an estimate with reasons, or only as a range."""
 
 Integrity = Literal["sealed", "unsealed", "altered"]
-"""Comparison of a stored aggregate with the digest in its file: equal, the file has no digest, or different."""
+"""Whether a stored aggregate agrees with the digest in its file; `unsealed` if the file has no digest."""
 
 UnknownFields = dict[str, Any] | UnsetType
 
@@ -127,7 +127,7 @@ class ImportOrigin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Attributes:
         tool: Tool that wrote the source file. `llm-energy-measure` for a record that was only renamed.
-        version: Version of this tool. None if unknown.
+        version: Version of the tool. None if unknown.
         file: Name of the source file. None if unknown.
         sha256: SHA-256 of the source file, in lower-case hexadecimal. None if unknown.
         row: Row of the record in a table, from 1. None if the source file is not a table.
@@ -189,7 +189,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
         schema_version: Version of the file format.
         experiment_id: Id of the experiment, before characters are replaced for the folder name.
         backend: Inference library, such as `pytorch`.
-        backend_version: Version of this library.
+        backend_version: Version of the inference library.
         process_index: Rank of the process, from 0.
         gpu_id: Index of the GPU on its host. None if unknown or if the process has no GPU.
         gpu_name: Model name of the GPU board.
@@ -202,11 +202,11 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
         inference_metrics: Tokens and throughput. None if the process counted no tokens, as in tensor-parallel ranks
             above 0.
         energy_metrics: Energy of the process.
-        compute_metrics: Computation of the process.
+        compute_metrics: Floating-point operations and memory of the process.
         effective_config: Configuration of the run.
         cli_overrides: Parts of the configuration that the command line set.
         config_warnings: Warnings about the configuration.
-        world_size: Number of processes of the experiment, at least 1, as this process was configured.
+        world_size: Number of processes of the experiment in the configuration of this process, at least 1.
         host: Name of the machine.
         gpu_uuid: UUID of the GPU.
         gpu_power_limit_w: Power limit of the GPU, in watts, at least 0.
@@ -273,7 +273,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
         config: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Self:
-        """Return a record from the values that cannot be derived. Totals, durations and rates are computed.
+        """Return a record with these values. Totals, durations and rates are computed from the arguments.
 
         Args:
             experiment_id: Id of the experiment.
@@ -281,7 +281,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
             start: Start of the run; see `Timestamps.from_times`.
             end: End of the run.
             duration_sec: Duration of the run in seconds. [default: from start to end]
-            energy_j: Energy in joules. If only energies of components are given, they give a lower bound.
+            energy_j: Total energy in joules. Without it, the sum of the energies of components is a lower bound.
             gpu_energy_j: Energy of the GPU in joules.
             cpu_energy_j: Energy of the CPU in joules.
             ram_energy_j: Energy of the memory in joules.
@@ -292,7 +292,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
             fields: Other fields of the record, such as `model_name`, `host` or `world_size`.
 
         Raises:
-            ConfigurationError: Values are missing (the message names all of them), or a name is no field.
+            ConfigurationError: Values are missing (the message names all of them), or the record has no such field.
 
         Example:
             >>> RawProcessResult.of("exp_7", start=0.0, end=10.0, energy_j=50.0).timestamps.duration_sec
@@ -322,7 +322,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
     def stored(self) -> StoredBytes | None:
         """The bytes from which this record was decoded. None if it was not read from a file.
 
-        They are not part of the record: comparison, encoding and `msgspec.structs.replace` ignore them.
+        These bytes are not part of the record: comparison, encoding and `msgspec.structs.replace` ignore them.
         """
         stored: StoredBytes | None = self.__dict__.get("_stored")
         return stored
@@ -384,8 +384,8 @@ class CompletenessReport(Record, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         expected_processes: Number of processes that should have a result, at least 0.
-        expected_from: Source of this number: `argument`, `manifest`, `world_size`, `effective_config.num_processes` or
-            `highest index`.
+        expected_from: Source of `expected_processes`: `argument`, `manifest`, `world_size`,
+            `effective_config.num_processes` or `highest index`.
         found_processes: Number of expected processes with a readable result, at least 0.
         missing: Expected indices without a readable result, in ascending order.
         unexpected: Indices of results at or above `expected_processes`, in ascending order.
@@ -431,17 +431,17 @@ class AggregationMetadata(Record, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """Aggregated result of an experiment without the raw records. It is derived: the raw results determine it.
+    """Aggregated result of an experiment without the raw records. It can be recomputed from the raw results.
 
-    Functions that need no raw records take this type, so mypy refuses code in them that uses the raw records.
-    Numbers are at least 0; None means unknown. Aggregates of other tools have no `model_name` (it is in the processes)
+    Functions that need no raw records have arguments of this type, so that mypy reports a use of the raw records.
+    Numbers are at least 0; None means unknown. Aggregates of other tools have no `model_name` (the raw records have it)
     and none of the fields from `is_lower_bound` to `findings`. Older aggregates lack all fields after `sources`.
 
     Attributes:
         schema_version: Version of the file format.
         experiment_id: Id of the experiment.
         backend: Inference library.
-        backend_version: Version of this library.
+        backend_version: Version of the inference library.
         model_name: Name of the model.
         aggregation: Method and checks of this aggregate.
         total_tokens: Number of tokens of all processes.
@@ -460,19 +460,19 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
         completeness: Expected and found processes.
         sources: Identities of the raw files, in the order of `process_results`.
         plain_energy_j: Plain sum of the energy over all processes, in joules, independent of the strategy.
-        partial_energy_j: Sum of the known energies if a process has components without a total, in joules: totals, and
-            the components of these processes. A lower bound. None if there is no such process.
+        partial_energy_j: Lower bound of the energy, in joules, if a process has energies of components but no total:
+            the sum of all totals, and of the components of the processes without a total. None in all other cases.
         attributed_energy_j: Energy with each joule counted once, in joules. At most `plain_energy_j`.
         attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
         attribution_rule: Rule that computed the attributed energy, as `name@version`.
-        attribution_status: How far the attributed energy is known: `exact`, `estimated` or `undetermined`.
+        attribution_status: How exactly the attributed energy is known: `exact`, `estimated` or `undetermined`.
         attribution_basis: Reasons of an estimated energy, such as `tool_scope`. `assumed` also marks undetermined
             bounds that may follow from `assumptions`. Empty in all other cases.
         attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.
         attributed_cpu_energy_j: Attributed energy of the CPUs, in joules.
         attributed_ram_energy_j: Attributed energy of the memory, in joules.
-        assumptions: Facts that the user stated with `--assume`. UNSET without any.
+        assumptions: Facts that the user stated with `--assume`. UNSET if the user stated none.
         findings: Findings at the time of aggregation, without passed checks. `results verify` recomputes them.
         unknown_fields: Fields of the file that this release does not know. UNSET if there are none.
     """
@@ -533,7 +533,7 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def duration_sec(self) -> float | None:
-        """Time from the earliest start to the latest end, in seconds. None if unknown or not comparable."""
+        """Seconds from the earliest start to the latest end. None if one is unknown or only one has a UTC offset."""
         if self.start_time is None or self.end_time is None:
             return None
         if (self.start_time.tzinfo is None) != (self.end_time.tzinfo is None):
@@ -542,17 +542,17 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def tokens_per_joule(self) -> float | None:
-        """`total_tokens / total_energy_j`. None if unknown or if the energy is 0."""
+        """`total_tokens / total_energy_j`. None if one of them is unknown or if the energy is 0."""
         return ratio(self.total_tokens, self.total_energy_j)
 
     @property
     def attributed_tokens_per_joule(self) -> float | None:
-        """`total_tokens / attributed_energy_j`. None if one is unknown or undetermined, or if the energy is 0."""
+        """`total_tokens / attributed_energy_j`. None if one of them is unknown, or if the energy is 0."""
         return ratio(self.total_tokens, self.attributed_energy_j)
 
     @property
     def attributed_joules_per_token(self) -> float | None:
-        """`attributed_energy_j / total_tokens`. None if one is unknown or undetermined, or without tokens."""
+        """`attributed_energy_j / total_tokens`. None if one of them is unknown, or if `total_tokens` is 0."""
         return ratio(self.attributed_energy_j, self.total_tokens)
 
     @property
@@ -562,7 +562,7 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def warning_codes(self) -> list[str]:
-        """Distinct codes of the warnings at the time of aggregation: of failed checks, and of missing evidence."""
+        """Distinct codes of the reported findings with severity `warning`, at the time of aggregation."""
         found = (one.code for one in self.findings or () if one.is_reported and one.severity == "warning")
         return list(dict.fromkeys(found))
 
@@ -594,6 +594,6 @@ class AggregatedFile(AggregatedResult, frozen=True, kw_only=True, forbid_unknown
 
 
 def summary_of(record: AggregatedSummary) -> AggregatedSummary:
-    """Return the fields of `AggregatedSummary` of a record that may have more, with its integrity."""
+    """Return a copy of a record without the fields of subclasses of `AggregatedSummary`, with its `integrity`."""
     summary = AggregatedSummary(**{name: getattr(record, name) for name in AggregatedSummary.__struct_fields__})
     return summary.attach_integrity(record.integrity)

@@ -1,4 +1,4 @@
-"""Values and short sentences for people: quantities with four digits and a prefix, dates, plurals, totals."""
+"""Values and short texts for people: quantities with four digits and a prefix, energies, dates, plurals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PREFIXES = {1e18: "E", 1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1: "
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """Return a number with four digits, and with a prefix if it has a unit.
+    """Return a number with four significant digits, and with an SI prefix if it has a unit.
 
     Example:
         >>> quantity(1971.7, "J"), quantity(0.24, "J/token"), quantity(None, "J")
@@ -33,7 +33,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with four digits, without an exponent if the text stays short.
+    """Return a number with four significant digits; from 10,000 on, a whole number with commas between thousands.
 
     Example:
         >>> number(1971.7), number(123456.0), number(0.0821)
@@ -43,7 +43,7 @@ def number(value: float) -> str:
 
 
 def energy_scale(values_j: Iterable[float | None], unit: str | None = None) -> tuple[float, str]:
-    """Return the divisor and the unit that all energies of a column share: `unit`, or one that fits the middle value.
+    """Return the divisor and the unit for a column of energies. By default, the unit fits the median.
 
     Example:
         >>> energy_scale([222.7, 2000.0, 82.05]), energy_scale([1.0], "kWh")
@@ -73,7 +73,7 @@ def is_energy(unit: str) -> bool:
 
 
 def scale(values: Iterable[float], unit: str, energy_unit: str | None = None) -> tuple[float, str]:
-    """Return the divisor and the unit that all values of a column share. J and W get a prefix.
+    """Return the divisor and the unit for a column of values. J and W get the prefix that fits the greatest value.
 
     Args:
         values: The values.
@@ -94,9 +94,9 @@ def scale(values: Iterable[float], unit: str, energy_unit: str | None = None) ->
 
 
 def mean_with_interval(mean: float | None, half_width: float | None, factor: float = 1.0) -> str:
-    """Return mean and half of the interval, divided by a factor.
+    """Return a mean and the half-width of its interval, both divided by a factor.
 
-    The half has two digits, and the mean has as many decimals as the half.
+    The half-width has two significant digits, and the mean has as many decimals as the half-width.
 
     Example:
         >>> mean_with_interval(0.06263, 0.0027, 1e-3), mean_with_interval(12.3456, None)
@@ -118,7 +118,7 @@ def _exponent(value: float) -> int:
 
 
 def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN) -> str:
-    """Return an energy with the sign `at_least` in front of it; `unknown` if it is None.
+    """Return the text `at_least` and an energy; `unknown` if the energy is None.
 
     Example:
         >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
@@ -138,7 +138,7 @@ def verdict(word: str, basis: Collection[str]) -> str:
 
 
 def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:
-    """Return an attributed energy, its bounds if they differ, and how many times the plain sum counts it.
+    """Return an attributed energy, its bounds if they differ, and how often the plain sum counts it if more than once.
 
     Example:
         >>> attributed_energy(27468.0, (21668.4, 31199.5), 4.0)
@@ -186,7 +186,7 @@ def cell(value: object, unit: str = "") -> str:
 
 
 def config_value(value: object) -> str:
-    """Return the text of a configuration value, as a condition can contain it.
+    """Return the text of a configuration value, as the user writes it in a condition.
 
     Example:
         >>> config_value(True), config_value(0.5), config_value(None)

@@ -13,13 +13,13 @@ from llm_energy_measure.domain.statistics import mean, percentile
 from llm_energy_measure.domain.units import Count, Milliseconds
 
 MAX_SAMPLES = 10_000
-"""Number of samples of each kind that a new record holds at most. Older and imported records may hold more."""
+"""Maximum number of samples of each kind in a new record. Older and imported records may have more samples."""
 
 _Kind = Literal["ttft_ms", "itl_full_ms", "itl_trimmed_ms"]
 
 
 class LatencySketches(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Histogram of each kind of samples. None if the list of this kind holds all samples.
+    """Histogram of each kind of samples. None if the list in `LatencyMeasurements` has all samples of this kind.
 
     Attributes:
         ttft_ms: Histogram of the times to first token.
@@ -35,9 +35,9 @@ class LatencySketches(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class LatencyMeasurements(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency samples of one process. All samples are in milliseconds, at least 0; None means unknown.
 
-    A list holds all samples, or a uniform random choice of 10,000 samples if `sketches` has a histogram of this kind.
-    In both cases, the numbers of requests and tokens count all requests and tokens. In a record of a raw file above 8
-    MiB, a long list is an `array.array("d")`, which takes a quarter of the memory.
+    A list has all samples of its kind. If `sketches` has a histogram of this kind, the list has only a uniform random
+    choice of 10,000 samples. In both cases, the numbers of requests and tokens count all requests and tokens. In a
+    record of a raw file above 8 MiB, a long list is an `array.array("d")`, which takes a quarter of the memory.
 
     Attributes:
         ttft_ms: Time to first token: from the request to its first output token; one sample per request.
@@ -45,7 +45,7 @@ class LatencyMeasurements(Record, frozen=True, kw_only=True, forbid_unknown_fiel
         itl_trimmed_ms: `itl_full_ms` without the first and the last gap of each request.
         request_count: Number of measured requests.
         total_output_tokens: Number of output tokens of these requests.
-        excluded_tokens: Number of output tokens that are not in the gaps.
+        excluded_tokens: Number of output tokens whose gap is in `itl_full_ms` but not in `itl_trimmed_ms`.
         streaming_mode: True if the process received the tokens one by one.
         warmup_requests_excluded: Number of warm-up requests, which are not in the samples.
         sketches: Histograms of all samples, for each kind with more than 10,000 samples. UNSET without one.
@@ -66,11 +66,11 @@ class LatencyMeasurements(Record, frozen=True, kw_only=True, forbid_unknown_fiel
         return f"{type(self).__name__}({found})"
 
     def sketch(self, kind: _Kind) -> LatencySketch | None:
-        """Return the histogram of one kind of samples; None if the list of this kind holds all samples."""
+        """Return the histogram of one kind of samples; None if the list of this kind has all samples."""
         return None if self.sketches is UNSET else getattr(self.sketches, kind)
 
     def count(self, kind: _Kind) -> int:
-        """Return the number of samples of one kind, also of those that are only in the histogram."""
+        """Return the number of samples of one kind, including samples that are only in the histogram."""
         sketch = self.sketch(kind)
         return len(getattr(self, kind)) if sketch is None else sketch.count
 
@@ -83,8 +83,9 @@ class LatencyMeasurements(Record, frozen=True, kw_only=True, forbid_unknown_fiel
 class LatencyStatistics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency statistics over all requests of all processes, in milliseconds, at least 0; None without samples.
 
-    `ttft_*` is the time to first token, `itl_*` the trimmed inter-token latency, and `itl_full_*` the full latency.
-    Percentiles are computed from the pooled samples, because a mean of percentiles is not a percentile.
+    `ttft_*` is the time to first token. `itl_*` is the inter-token latency of `itl_trimmed_ms`, and `itl_full_*` the
+    latency of `itl_full_ms`. Percentiles are computed from the pooled samples, because a mean of percentiles is not a
+    percentile.
     """
 
     ttft_mean_ms: Milliseconds | None = None
@@ -132,7 +133,7 @@ def _pool(measurements: Sequence[LatencyMeasurements], kind: _Kind) -> _Pool:
 def pool_latency(measurements: Iterable[LatencyMeasurements]) -> LatencyStatistics | None:
     """Return the statistics of the pooled samples of all processes, or None without samples.
 
-    If a process has more samples than its record holds, percentiles have a relative error of at most 1 %. Numbers of
+    If a record has only a histogram of all its samples, percentiles have a relative error of at most 1 %. Numbers of
     samples, means, minimum and maximum are exact.
 
     Args:

@@ -52,7 +52,7 @@ SAMPLING_GAP = "sampling_gap"
 
 
 def _moment(value: datetime | str | float) -> datetime:
-    """Return a point in time. Seconds since 1970 are in UTC."""
+    """Return the datetime for a datetime, ISO 8601 text, or seconds since 1970-01-01 UTC."""
     try:
         if isinstance(value, str):
             return datetime.fromisoformat(value)
@@ -87,7 +87,8 @@ class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
             end: Like `start`; not before `start`.
 
         Raises:
-            ConfigurationError: A value is no time, the end is before the start, or only one has a UTC offset.
+            ConfigurationError: A value is not a point in time, the end is before the start, or only one has a UTC
+                offset.
 
         Example:
             >>> Timestamps.from_times("2026-01-16T12:00:00+00:00", "2026-01-16T12:00:10+00:00").duration_sec
@@ -113,7 +114,7 @@ class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class InferenceMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Inference work of one process. Numbers are at least 0; None means unknown.
+    """Tokens, throughput and latency of one process. Numbers are at least 0; None means unknown.
 
     Attributes:
         total_tokens: Number of input and output tokens.
@@ -147,7 +148,8 @@ class DeviceEnergy(Record, frozen=True, kw_only=True, forbid_unknown_fields=True
         mig_profile: Profile of the MIG slice. None for a whole device.
         energy_j: Energy in the energy window, in joules, at least 0. None if unknown.
         provenance: Origin of `energy_j`. None if unknown.
-        evidence: State of the device at both ends of the run, and the summary of its samples. UNSET if unknown.
+        evidence: State of the device at the start and the end of the run, and the summary of its samples. UNSET if
+            unknown.
     """
 
     gpu_id: int | None = None
@@ -180,8 +182,8 @@ class SensorReading(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         sampling_rate_hz: Achieved readings per second, in hertz. None if unknown.
         problems: Problem codes: `counter_reset`, `sensor_lost`, `sampling_gap`, or `claimed` if another process reads
             the sensor.
-        uncertainty_j: Largest error of `energy_j` by steps of the power between two samples, in joules. UNSET for a
-            counter.
+        uncertainty_j: Largest error of `energy_j` that changes of the power between two samples can cause, in joules.
+            UNSET for a counter.
         window: Time span of the readings, if another process read the sensor during the first part of the energy
             window. UNSET if the readings cover the whole energy window.
     """
@@ -286,10 +288,10 @@ class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def idle_adjusted_energy_j(self) -> float | None:
-        """The total without the idle energy of its duration, in joules, at least 0.
+        """The total energy minus the idle power times the duration, in joules, at least 0.
 
         The idle power is the mean of the known powers before and after the run. None if the total, the duration or both
-        idle powers are unknown. This energy is derived; it never replaces the measured total.
+        idle powers are unknown. This energy is derived, and never replaces the measured total.
         """
         known = [power_w for power_w in (self.idle_power_w, self.idle_power_end_w) if power_w not in (None, UNSET)]
         if self.total_energy_j is None or self.duration_sec is None or not known:
@@ -322,7 +324,7 @@ class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ComputeMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Computation of one process. Numbers are at least 0; None means unknown.
+    """Floating-point operations and memory of one process. Numbers are at least 0; None means unknown.
 
     Attributes:
         flops_total: Number of floating-point operations (a count, not a rate).

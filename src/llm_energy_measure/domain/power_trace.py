@@ -15,11 +15,12 @@ from msgspec import Struct, structs
 
 GAP_SEC = 3.0
 GAP_FACTOR = 3.0
-_DOUBLE, _INTEGER = struct.Struct("<d"), struct.Struct("<q")
-"""Two samples have a gap between them if their distance exceeds `GAP_SEC` and `GAP_FACTOR` intervals.
+"""A step between two samples is a gap if it exceeds `GAP_SEC` seconds and `GAP_FACTOR` times the median step.
 
 Source: InferenceX `aggregate_power.py`, which uses 3 s.
 """
+
+_DOUBLE, _INTEGER = struct.Struct("<d"), struct.Struct("<q")
 
 
 class PowerTrace(Struct, frozen=True, kw_only=True):
@@ -32,9 +33,9 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
         device: GPU index, GPU UUID, or another name of the device; empty if unknown.
         times: Seconds since the start of the record; negative before the start. Two samples have different times.
         powers: Watts, at least 0.
-        temperatures: Degrees Celsius. None if no sample has one.
-        clocks: Clock of the streaming multiprocessors, in megahertz. None if no sample has one.
-        throttles: Throttle reasons, as the tool writes them. None if no sample has one.
+        temperatures: Degrees Celsius. None if no temperature is known.
+        clocks: Clock of the streaming multiprocessors, in megahertz. None if no clock is known.
+        throttles: Throttle reasons, as the tool writes them. None if no sample has throttle reasons.
     """
 
     device: str
@@ -49,7 +50,7 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
         return self._slice(*_places(self.times, start, end))
 
     def moved(self, seconds: float) -> PowerTrace:
-        """Return the samples with all times later by some seconds."""
+        """Return the samples with `seconds` added to all times."""
         return structs.replace(self, times=_MovedTimes(self.times, seconds))
 
     def _slice(self, low: int, high: int) -> PowerTrace:
@@ -64,7 +65,7 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
 
 
 class _MovedTimes(Sequence[float]):
-    """Times with some seconds added to each, rounded to microseconds."""
+    """Times with `seconds` added to each time, rounded to microseconds."""
 
     def __init__(self, times: Sequence[float], seconds: float) -> None:
         self._times = times
@@ -112,9 +113,9 @@ class PowerLog(Struct, frozen=True, kw_only=True):
 
     Attributes:
         traces: Power samples, one trace per device.
-        counters: Energy counters, one trace per device that has one.
-        uuids: UUIDs of the devices that the traces name by index.
-        is_host: Whether each trace covers a whole server, and not a device.
+        counters: Energy counters, one trace per device that has a counter.
+        uuids: UUID by index, for devices that are identified by their index in the traces.
+        is_host: True if each trace covers a whole server, not one device.
     """
 
     traces: list[PowerTrace]
@@ -176,13 +177,14 @@ def integrate(times: Sequence[float], values: Sequence[float], start: float, end
 
 
 def _gap_sec(times: Sequence[float]) -> float:
-    """Return the length above which a step is a gap."""
+    """Return the time between two samples above which there is a gap, in seconds."""
 
     def steps() -> Iterator[float]:
         return (later - earlier for earlier, later in itertools.pairwise(times))
 
     number, short = len(times) - 1, sum(step <= GAP_SEC / GAP_FACTOR for step in steps())
-    # The median is needed only for slow logs. It takes several passes, because the steps may not fit into memory.
+    # If most steps are short, GAP_SEC is the greater limit, and the median is not needed. The median takes several
+    # passes, because the steps may not fit into memory.
     return GAP_SEC if 2 * short > number else max(GAP_SEC, GAP_FACTOR * median(steps, number))
 
 
@@ -190,7 +192,7 @@ def median(values: Callable[[], Iterable[float]], number: int) -> float:
     """Return the median of positive numbers in constant memory, with up to eight passes over them.
 
     Args:
-        values: Returns the numbers, again at each call.
+        values: Function that returns all numbers at each call.
         number: Number of values, at least 1.
     """
     middle = _value_of_rank(values, number // 2)
@@ -198,9 +200,10 @@ def median(values: Callable[[], Iterable[float]], number: int) -> float:
 
 
 def _value_of_rank(values: Callable[[], Iterable[float]], rank: int) -> float:
-    """Return the positive number that has a rank from 0, in order of size.
+    """Return the number with a rank, counted from 0 in ascending order. All numbers are positive.
 
-    The bits of positive doubles have the order of the doubles. Each pass finds 16 of the 64 bits, from the left.
+    As integers, the bits of positive doubles have the same order as the doubles. Each pass over the numbers finds 16 of
+    the 64 bits, the most significant bits first.
     """
     known = 0
     for shift in (48, 32, 16, 0):
@@ -233,7 +236,7 @@ def interpolate(times: Sequence[float], values: Sequence[float], moment: float) 
 
 
 def mean_of_equal_times(times: Sequence[float], columns: Sequence[Sequence[float]]) -> list[array[float]]:
-    """Return times and columns in order of time, with the mean of the known values of each time.
+    """Return times and columns in order of time, with one value per time: the mean of its known values.
 
     Args:
         times: Times in seconds, in any order.
@@ -254,7 +257,7 @@ def merge_equal_times(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[floa
     """Yield one row for each time, with the mean of the known values of each column.
 
     Args:
-        rows: A time and values, in order of time; `nan` is unknown.
+        rows: Rows of a time and values, in order of time; `nan` is unknown.
     """
     for moment, group in itertools.groupby(rows, key=itemgetter(0)):
         values = zip(*group, strict=True)

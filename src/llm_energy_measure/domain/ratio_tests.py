@@ -24,7 +24,7 @@ from msgspec import Struct
 from llm_energy_measure.domain.statistics import CONFIDENCE
 from llm_energy_measure.domain.student_t import t_quantile, t_tail
 
-_LARGEST_LOGARITHM = 709.0  # of a float, rounded down
+_LARGEST_LOGARITHM = 709.0  # natural logarithm of the largest float, rounded down
 
 
 class RatioEstimate(Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
         largest = max(parts)
         if largest == 0:
             return float(sum(self.counts) - len(self.counts))
-        # Divided by the largest part, the squares cannot underflow.
+        # The parts are divided by the largest part, so that not all squares underflow.
         shares = [part / largest for part in parts]
         squares = math.fsum(share**2 / (n - 1) for share, n in zip(shares, self.counts, strict=True))
         # The exact value is at least 1; rounding could give slightly less.
@@ -79,10 +79,10 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
         """Return the greater p-value of two one-sided tests that the ratio is within the margin.
 
         Args:
-            margin: Relative margin, greater than 0. The ratio is within a margin of 0.03 from 1 / 1.03 to 1.03. These
-                limits are symmetric, so that base and candidate can be swapped.
+            margin: Relative margin, greater than 0. A margin of 0.03 accepts ratios from 1 / 1.03 to 1.03. These limits
+                are symmetric, so that base and candidate can be swapped.
 
-        Source: Schuirmann (1987). The value is less than 0.05 if the 90 % interval is within the margin.
+        Source: Schuirmann (1987). The p-value is less than 0.05 if the 90 % interval is within the margin.
         """
         distance = math.log1p(margin) - abs(self.log_ratio)
         tail = t_tail(_divided(distance, self.standard_error), self.degrees) / 2
@@ -112,7 +112,7 @@ def welch_ratio(
         base: At least two values greater than 0.
         candidate: At least two values greater than 0, in the unit of the base.
         smallest_errors: Least relative standard deviation of each side, from the sensor's resolution. It replaces a
-            smaller one.
+            smaller standard deviation of the sample.
 
     Example:
         >>> estimate = welch_ratio([100.0, 102.0, 98.0], [110.0, 109.0, 112.0])
@@ -135,7 +135,8 @@ def paired_ratio(base: Sequence[float], candidate: Sequence[float], smallest_err
     Args:
         base: At least two values greater than 0, for example the geometric mean of each block.
         candidate: The values of the same blocks, in the same order.
-        smallest_error: Least relative standard deviation of the ratio of a pair. It replaces a smaller value.
+        smallest_error: Least relative standard deviation of the ratio of a pair. It replaces a smaller standard
+            deviation of the sample.
 
     Example:
         >>> estimate = paired_ratio([100.0, 200.0, 50.0], [110.0, 219.0, 56.0])
@@ -147,7 +148,7 @@ def paired_ratio(base: Sequence[float], candidate: Sequence[float], smallest_err
 
 
 def ratio_of_means(base: Sequence[float], candidate: Sequence[float]) -> float:
-    """Return the geometric mean of the candidate divided by that of the base; each has at least one value."""
+    """Return the ratio of the geometric means of candidate and base. Each of them has at least one value."""
     return _exp(_mean_log(candidate) - _mean_log(base))
 
 
@@ -168,9 +169,9 @@ def _log_moments(values: Sequence[float]) -> tuple[float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for their number by Holm's step-down method, in the order of the arguments.
+    """Return the p-values adjusted for multiple tests by Holm's step-down method, in the order of the arguments.
 
-    Of all hypotheses that are true, at least one is rejected at the level 0.05 with a probability of at most 5 %.
+    At the level 0.05, the probability that at least one true hypothesis is rejected is at most 5 %.
 
     Source: Holm (1979).
 

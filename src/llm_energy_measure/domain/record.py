@@ -9,7 +9,7 @@ from msgspec import Struct, StructMeta
 
 
 class NamesAllFields(StructMeta):
-    """The metaclass of the records. It costs nothing when a record is decoded."""
+    """The metaclass of the records. It takes no time when a file is read, because decoders do not call it."""
 
     def __call__(self, *arguments: Any, **fields: Any) -> Any:
         """Return a record.
@@ -38,7 +38,7 @@ class Record(Struct, metaclass=NamesAllFields, frozen=True, kw_only=True):
         """Return a copy with other values of some fields.
 
         Raises:
-            TypeError: A name is no field.
+            TypeError: The record has no field with this name.
 
         Example:
             >>> from llm_energy_measure.domain.metrics import Timestamps
@@ -60,7 +60,7 @@ class Record(Struct, metaclass=NamesAllFields, frozen=True, kw_only=True):
 
 
 def _as_list(samples: Any) -> Any:
-    """Return an array of samples as a list; large records and scripts have arrays."""
+    """Return an array of samples as a list. Records of large files have arrays, and scripts can set NumPy arrays."""
     if not hasattr(samples, "tolist"):
         raise TypeError(f"a record cannot contain the type {type(samples).__name__}")
     return samples.tolist()

@@ -14,7 +14,7 @@ from llm_energy_measure.exceptions import ConfigurationError
 
 
 class RunValues(Struct, frozen=True, kw_only=True):
-    """The arguments of `RawProcessResult.of` with these names. `components_j` has the energies by field name."""
+    """Arguments of `RawProcessResult.of`. `components_j` has the energies of components, in joules, by field name."""
 
     start: datetime | str | float | None
     end: datetime | str | float | None
@@ -26,7 +26,7 @@ class RunValues(Struct, frozen=True, kw_only=True):
     inference_time_sec: float | None
 
     def require_complete(self, experiment_id: str, fields: Mapping[str, Any], known: Collection[str]) -> None:
-        """Raise one `ConfigurationError` that names all missing values, or all fields that are not known."""
+        """Raise one `ConfigurationError` that names all missing values, or all unknown names in `fields`."""
         missing = {
             "start and end, or duration_sec": self.duration_sec is None and (self.start is None or self.end is None),
             "energy_j, or the energy of a component": {self.energy_j, *self.components_j.values()} == {None},
@@ -41,7 +41,7 @@ class RunValues(Struct, frozen=True, kw_only=True):
             raise ConfigurationError(doing, f"no field {', '.join(unknown)}", f"the fields are {', '.join(known)}")
 
     def parts(self) -> dict[str, Any]:
-        """Return the parts of a record; unknown ones are None."""
+        """Return values of the record by field name; unknown values are None."""
         times = Timestamps(start=None, end=None, duration_sec=self.duration_sec)
         if self.start is not None and self.end is not None:
             times = Timestamps.from_times(self.start, self.end)

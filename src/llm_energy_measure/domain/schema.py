@@ -39,9 +39,10 @@ class Migration(Struct, frozen=True, kw_only=True):
 
 
 def _from_3_0_0(document: Document) -> Document:
-    """Return a document of schema 3.0.0 in 2.0.0. The layout is the same, and new fields become unknown fields.
+    """Return a document of schema 3.0.0 in schema 2.0.0. The layout is the same; new fields become unknown fields.
 
-    The energies are placeholders of 0 if `energy_tracking_failed` is true, and a duration of 0 is unknown.
+    If `energy_tracking_failed` is true, energies and powers of 0 are placeholders and become unknown. A duration of 0
+    also becomes unknown.
     """
     energy = document.get("energy_metrics")
     if not isinstance(energy, dict):

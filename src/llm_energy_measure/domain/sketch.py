@@ -107,7 +107,7 @@ class SketchBuilder:
 
         Args:
             samples_ms: Finite samples in milliseconds, at least 0.
-            buckets: `buckets_of(samples_ms)`, if the caller knows it already.
+            buckets: `buckets_of(samples_ms)`, if the caller has computed it already.
         """
         if samples_ms:
             self.count += len(samples_ms)
@@ -165,4 +165,4 @@ def _middle_ms(index: int) -> float:
     try:
         return (1 + RELATIVE_ERROR) * _GROWTH ** (index - 1)
     except OverflowError:
-        return math.inf  # the caller limits it to the largest sample
+        return math.inf  # the caller limits the value to the largest sample

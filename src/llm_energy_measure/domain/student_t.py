@@ -66,8 +66,8 @@ def t_quantile(probability: float, degrees: float) -> float:
     log_half_density = -_log_beta_half(degrees / 2)
     # Newton's method for the angle whose cotangent is t / root. The tail is a convex function of this angle, and it
     # increases from 0. So a step from an angle above the solution never passes the solution, and the steps converge for
-    # all arguments. More degrees of freedom have a smaller quantile, and so a greater angle. Whole degrees are often in
-    # the cache.
+    # all arguments. For fractional degrees, the start is the quantile of the next whole number, which is often in the
+    # cache. This quantile is smaller, so the angle is above the solution.
     t = 0.0 if degrees == math.ceil(degrees) else t_quantile(max(probability, 1 - probability), math.ceil(degrees))
     angle = math.atan2(root, t)
     for _ in range(200):

@@ -95,7 +95,7 @@ _UNITS: dict[str, tuple[str, float]] = {
 }
 
 ENERGY_UNITS = {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": JOULES_PER_KWH}
-"""Joules by unit, for the units in which tables can show an energy."""
+"""Number of joules in each unit in which tables can show an energy."""
 
 
 def convert(value: float, unit: str, to: str) -> float | None:
@@ -112,7 +112,7 @@ def convert(value: float, unit: str, to: str) -> float | None:
 
 
 def _base_unit(unit: str) -> tuple[list[str], float] | None:
-    """Return the base units of a unit such as `mJ/token`, and its value in them."""
+    """Return the base units of a unit such as `mJ/token`, and the factor that converts a value to the base units."""
     parts = [_UNITS.get(part) for part in unit.split("/")]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):

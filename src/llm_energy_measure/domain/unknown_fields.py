@@ -12,7 +12,7 @@ import msgspec
 if typing.TYPE_CHECKING:
     from llm_energy_measure.domain.schema import Document
 
-# No list has an index with more digits. Python refuses to convert thousands of digits.
+# Maximum number of digits of a list index. No list is longer, and int() raises an error for thousands of digits.
 _INDEX_DIGITS = 12
 
 
@@ -68,7 +68,7 @@ def split_unknown(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[
     shapes = _shapes(shape)
     for key, item in value.items():
         if shapes.get(key) == [msgspec.Raw]:
-            continue  # such a field is read from the bytes of the file
+            continue  # the decoder reads this field from the bytes of the file
         is_known = key in shapes and key != "unknown_fields"
         # Most values are known and plain: they need no pointer. Building a pointer is the slowest step of a save.
         item_pointer = "" if is_known and not isinstance(item, dict | list) else pointer + pointer_to([key])
