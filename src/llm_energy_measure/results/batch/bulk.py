@@ -1,13 +1,16 @@
 """Aggregate many stored experiments: recompute each aggregate that is missing or stale.
 
-Two mtimes show, without opening a file, that an experiment has not changed. Before a raw folder is read, the time of
-the file system's clock is taken. This time becomes the mtime of the aggregate. The aggregate is current if the last
-change of the folder is older. If the two times are equal, the folder is read: a change may have happened within one
-tick of the clock. A plain copy of an aggregate (`cp -r`) has the time of the copy, which proves nothing;
-`Folder.timestamp_ns` detects copies. If mtimes prove nothing, as in other stores, the digests of the raw files decide.
+Two timestamps show, without opening a file, that an experiment has not changed: the mtime of its aggregate and the
+ctime of its raw folder. Before a raw folder is read, the current time of the file system is determined. This time
+becomes the mtime of the aggregate. The aggregate is current if the last change of the folder is older than this mtime.
+If the two times are equal, the folder is read, because a change may have happened within one tick of the clock.
 
-Only `rehash` finds two kinds of changes. An edit in place changes the mtime of the file, and not the mtime of its
-folder. A raw file can be saved after the raw files were read, and before `save_aggregated` stores their aggregate.
+A plain copy of an aggregate (`cp -r`) has the time of the copy as its mtime, which proves nothing.
+`Folder.timestamp_ns` detects such a copy. If the timestamps prove nothing, the digests of the raw files are compared.
+
+Two kinds of changes are found only with `rehash`. First, an edit in place, which does not change the timestamps of the
+folder. Second, a raw file that is saved after the raw files were read and before `save_aggregated` stores the
+aggregate.
 """
 
 from __future__ import annotations
@@ -48,10 +51,11 @@ from llm_energy_measure.storage.prefetch import prefetch
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-# Experiments that are synced together. A larger batch gains little, and an interruption loses the current batch.
+# Maximum number of experiments that are synced together. A larger batch saves little time, and an interruption loses
+# the current batch.
 _MAX_EXPERIMENTS = 256
 
-# Items of a batch, which contains unchanged experiments too.
+# Maximum number of items in a batch. Unchanged experiments are items too.
 _MAX_ITEMS = 4_096
 
 Status = Literal["aggregated", "current", "external", "failed", "interrupted"]
@@ -62,9 +66,9 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: The experiment, as the caller named it.
-        result: `aggregated`; unchanged because the aggregate is `current` or `external` (of another tool); `failed`; or
-            `interrupted` if a scan finds a manifest and no result: its processes were killed, or have not ended.
-        aggregated: The aggregate. None if the aggregation failed, or if mtimes show that the experiment is unchanged.
+        result: `aggregated`; `current` or `external` (of another tool) if the aggregate is not changed; `failed`; or
+            `interrupted` if a scan finds a manifest and no result, because processes were killed or have not ended.
+        aggregated: The aggregate. None if there is none, or if timestamps show that the experiment has not changed.
         unreadable: The unreadable raw files.
         error: Why the aggregation failed.
         unpublished: One sentence for each complete result that its process could not publish.
@@ -80,7 +84,7 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
     unpublished: list[str] = field(default_factory=list)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the aggregate as JSON, which takes a third of the time of its objects."""
+        """Pickle the aggregate as JSON, which takes a third of the time of pickling its objects."""
         aggregated = None if self.aggregated is None else _ENCODER.encode(self.aggregated)
         return _unpickled, ({**structs.asdict(self), "aggregated": aggregated},)
 
@@ -122,27 +126,27 @@ def aggregate_all(
 ) -> Iterator[AggregationOutcome]:
     """Aggregate many experiments, and yield the outcome of each, in order.
 
-    A failed experiment does not stop the other experiments. Each batch is synced once; the batches grow, and run as the
-    caller takes their outcomes. After an interruption, all stored aggregates are complete, and the next call does the
-    rest.
+    A failed experiment does not stop the other experiments. Experiments are aggregated in batches of growing size, with
+    one sync to disk per batch. The batches run while the caller iterates over the outcomes. After an interruption, all
+    stored aggregates are complete, and the next call aggregates the other experiments.
 
-    Without `experiment_ids`, an experiment whose mtimes show no change is not opened. Its outcome is `current`, without
-    `aggregated`. A lower bound is opened each time, so that a strict call can refuse it.
+    Without `experiment_ids`, an experiment is not opened if timestamps show that it has not changed. Its outcome is
+    then `current`, and `aggregated` is None. A lower bound is opened each time, so that a strict call can refuse it.
 
     Args:
         repository: The results directory.
         experiment_ids: Ids or folder names; by default all experiments with a raw result, sorted by folder name.
         strategy: Name of the strategy; by default the strategy of the older aggregate, else the default strategy.
-        expected_processes: Number of processes of each experiment, at least 1; by default the number that was stated
+        expected_processes: Number of processes of each experiment, at least 1; by default the number that was passed
             for the older aggregate.
         strict: Refuse incomplete experiments. The older aggregate of a refused experiment stays.
         force: Aggregate also experiments whose aggregate is current or external.
         rehash: Read all raw files, to find files that were edited in place.
-        jobs: Number of processes that work, including this one (default 1), or number of batches that run in the
-            executor at the same time. `auto` uses one process per processor after half a second of work. Worker
-            processes import the main script, which needs `if __name__ == "__main__":`.
-        executor: A `concurrent.futures.Executor` that runs the batches, such as that of Dask or MPI. All its workers
-            must reach the results directory.
+        jobs: Number of processes, including this one; default 1. With an executor, the number of batches that run at
+            the same time. `auto` uses one process per processor after half a second of work. Worker processes import
+            the main script, which needs `if __name__ == "__main__":`.
+        executor: A `concurrent.futures.Executor` that runs the batches, such as one of Dask or MPI. All its workers
+            must have access to the results directory.
         assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, the
             assumptions of the older aggregate are kept; `Assumptions()` removes them.
         shard: Aggregate only the experiments of this shard; by default all.
@@ -184,7 +188,7 @@ def count_folders(repository: FileSystemRepository, shard: Shard | None = None) 
 def _scan(
     repository: FileSystemRepository, shard: Shard | None, *, trusts_mtimes: bool
 ) -> Iterator[str | AggregationOutcome]:
-    """Yield the names of the folders to open, and the outcomes of experiments whose mtimes show no change."""
+    """Yield the names of the folders to open, and the outcomes of experiments whose timestamps show no change."""
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for name in without_hidden(repository.store, raw.names()):
             if shard is not None and not shard.has(name):
@@ -242,19 +246,19 @@ def _aggregate_batch(
             if summary is not None and summary.is_lower_bound is not False:
                 lower_bounds.add(aggregated_key(repository.folder_of(summary.experiment_id)))
             elif is_scan and outcome.result == "current":
-                # The digests are equal as of this time.
+                # At this time, the digests of the raw files were equal to those in the aggregate.
                 mark = partial(mark_up_to_date, raw, aggregated, item, mtime_ns)
                 if repository.store.supports_mtime:
-                    mark()  # at once: another process may replace the file later
+                    mark()  # not later, when another process may have replaced the aggregate
                 else:
-                    marks.append(mark)  # the ETags in the object name the bytes that were read
+                    marks.append(mark)  # later is safe: the ETags in the proof identify the bytes that were read
             outcomes.append(outcome)
     complete = {key: data for key, data in values.items() if key not in lower_bounds}
     errors, versions = _put(repository, complete, mtime_ns)
     if is_scan:
         marks += _marks_of_stored(raw, aggregated, values, versions)
     at_once(repository.store, *marks)
-    # The mtime 0 never shows that a lower bound is current: each scan opens it, and a strict one refuses it.
+    # A lower bound gets the mtime 0, so that each scan opens it, and a strict scan refuses it.
     errors |= _put(repository, {key: data for key, data in values.items() if key in lower_bounds}, 0)[0]
     return [_after_put(repository, outcome, errors) for outcome in outcomes]
 
@@ -262,7 +266,7 @@ def _aggregate_batch(
 def _marks_of_stored(
     raw: Folder, aggregated: Folder, values: dict[str, bytes], versions: dict[str, str]
 ) -> Iterator[Callable[[], None]]:
-    """Yield the calls that mark new aggregates as up to date; `versions` has their ETags, and is empty for files."""
+    """Yield functions that mark new aggregates as up to date; `versions` has their ETags, and is empty for files."""
     for key, version in versions.items():
         stored = Entry(key.rpartition("/")[2], is_folder=False, size_bytes=len(values[key]), version=version)
         yield partial(mark_up_to_date, raw, aggregated, stored.name.removesuffix(".json"), 0, aggregate=stored)
@@ -369,7 +373,7 @@ def _aggregate(
 
 
 def _values(repository: FileSystemRepository, state: ExperimentState, result: AggregatedResult) -> dict[str, bytes]:
-    """Return the bytes to store, by key; nothing if they are stored already.
+    """Return the bytes to store, by key; empty if this function has stored them already.
 
     Raises:
         LLMEnergyMeasureError: The aggregate can't be stored.
@@ -378,7 +382,7 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
     is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id
     if result.sources is not None and (state.status == "pending" or is_ours):
         return {aggregated_key(repository.folder_of(result.experiment_id)): encode_aggregated(result)}
-    # This keeps an external, altered or unreadable aggregate, or refuses to replace it.
+    # `save_aggregated` keeps an external, altered or unreadable aggregate, or refuses to replace it.
     repository.save_aggregated(result)
     return {}
 
@@ -386,7 +390,7 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
 def _put(
     repository: FileSystemRepository, values: dict[str, bytes], mtime_ns: int
 ) -> tuple[dict[str, LLMEnergyMeasureError], dict[str, str]]:
-    """Store values with one sync; return the error of each key that can't be stored, and the versions if all can."""
+    """Store values with one sync. Return the error of each key that can't be stored, and the versions if all can."""
     try:
         return {}, repository.store.put_many(values, mtime_ns=mtime_ns)
     except LLMEnergyMeasureError:

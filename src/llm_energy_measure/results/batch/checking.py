@@ -70,7 +70,7 @@ _NEED_NO_DECISION = frozenset(
         *("leftover.file", "leftover.folder", "leftover.in_use"),
     }
 )
-# These findings already say that the entry is no regular file.
+# A finding with one of these codes already reports that the entry is no regular file.
 _NAME_UNSAFE_ENTRIES = frozenset(
     {"raw.not_a_file", "manifest.unreadable", "aggregate.unreadable", "tags.unreadable", "folder.unreadable"}
 )
@@ -100,7 +100,7 @@ class StoreFinding(Struct, frozen=True, kw_only=True):
     key: str
     message: str
     advice: str
-    # Scripts read the JSON of `results check --json`, so its keys stay.
+    # The old names stay in the JSON of `results check --json`, because scripts read it.
     needs_decision: bool = field(name="needs_person")
     is_removable: bool = field(name="sweepable")
 
@@ -135,7 +135,7 @@ def check_store(
 def _check_folders(
     repository: FileSystemRepository, folders: Iterable[str] | None, uses: list[SensorUse]
 ) -> Iterator[StoreFinding]:
-    """Check folders, by default all. `uses` gets the readings of their sensors."""
+    """Yield the findings on folders, by default on all. Append the uses of their sensors to `uses`."""
     if folders is not None:
         for folder in folders:
             for attempt in repository.list_attempts(folder):
@@ -180,7 +180,7 @@ def _or_unreadable(key: str, findings: Iterator[StoreFinding]) -> Iterator[Store
 
 def _check_raw_folder(repository: FileSystemRepository, uses: list[SensorUse]) -> Iterator[StoreFinding]:
     folders = set()
-    with contextlib.suppress(ResultsError):  # `_check_derived_folder` reports it
+    with contextlib.suppress(ResultsError):  # `_check_derived_folder` reports this error
         folders.update(repository.list_aggregated())
     for entry in repository.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
@@ -402,7 +402,7 @@ def _check_tags(repository: FileSystemRepository, key: str, entry: Entry) -> Ite
 
 
 def _check_lock(repository: FileSystemRepository, key: str, entry: Entry) -> StoreFinding:
-    """Return the finding for a lock, whose content names its process."""
+    """Return the finding for a lock. The content of the lock identifies the process that created it."""
     name = (bytes_of(repository.store, key) or b"").decode(errors="replace")
     if writer_has_ended(name, entry.mtime_sec):
         return _finding("leftover.file", key, "its process ended and left the lock", _CLEAN)
@@ -438,7 +438,7 @@ def _has_only_copy(repository: FileSystemRepository, folder: str, key: str, name
         return _has_only_energy(repository, key, names, data)
     target = target_name(key.rpartition("/")[2]) or ""
     if process_index_of(target) is not None and target not in names:
-        return True  # a copy under the name of another process is no result of this one
+        return True  # an equal file of another process is no result of this process
     others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
     return all(bytes_of(repository.store, other) != data for other in others)
 
@@ -457,7 +457,7 @@ def _is_complete_json(data: bytes) -> bool:
     try:
         require_bounded_json(data)
     except ValueError:
-        return True  # the values are not built, so that it is unknown
+        return True  # too large to parse, so it is unknown whether the JSON is complete
     try:
         msgspec.json.decode(data.removeprefix(codec.BOM))
     except RecursionError:

@@ -25,7 +25,7 @@ from llm_energy_measure.results.store.layout import folder_name
 from llm_energy_measure.verification.codes import failed, joules, not_checked, passed
 
 AGREEMENT = 1e-9
-"""Greatest relative difference between a stored number and the recomputed one."""
+"""Greatest relative difference at which a stored number agrees with the recomputed number."""
 
 # The totals of the strategy. Every aggregate has them.
 _TOTALS = (
@@ -60,7 +60,7 @@ class Difference(NamedTuple):
 def compare_sources(
     stored: AggregatedSummary, records: Sequence[RawProcessResult], unreadable: Sequence[UnreadableFile], data: bytes
 ) -> Iterator[Finding]:
-    """Yield the findings of the comparison of an aggregate with its raw files: their digests and embedded copies.
+    """Compare an aggregate with its raw files, and yield the findings on their digests and embedded copies.
 
     Args:
         stored: The aggregate.
@@ -92,7 +92,7 @@ def _digests(files: Sequence[UnreadableFile]) -> dict[str, str]:
 def _compare_embedded(
     records: Sequence[RawProcessResult], sources: Sequence[SourceFile], data: bytes, skipped: Collection[str]
 ) -> Iterator[Finding]:
-    """Check that the aggregate contains the values of each raw file, in any layout, and no other record."""
+    """Check that the aggregate contains the values of each raw file, in any JSON layout, and no other record."""
     code = "sources.embedded"
     embedded = codec.embedded_records(data)
     if len(embedded) != len(sources):
@@ -136,7 +136,7 @@ def _finding_of_files(code: str, problem: str, names: Sequence[str]) -> Finding:
 
 
 def compare_aggregates(stored: AggregatedSummary, recomputed: AggregatedResult) -> Iterator[Finding]:
-    """Yield the findings of the comparison of a stored aggregate with the recomputed one."""
+    """Compare a stored aggregate with the recomputed one, and yield the findings."""
     code = "aggregate.recomputed"
     names, reasons = _comparable(stored, recomputed)
     one, other = ({name: _value(result, name) for name in names} for result in (stored, recomputed))
@@ -165,9 +165,9 @@ def check_integrity(stored: AggregatedSummary, recomputed: AggregatedResult | No
 
 
 def _comparable(stored: AggregatedSummary, recomputed: AggregatedSummary) -> tuple[list[str], list[str]]:
-    """Return the names of the fields that can be compared, and the reasons why others can't.
+    """Return the names of the fields that can be compared, and the reasons why other fields can't be compared.
 
-    For an aggregate of another tool, only the totals are compared: its checks are its own.
+    For an aggregate of another tool, only the totals are compared, because the other tool makes other checks.
     """
     names: list[str] = []
     reasons = []
@@ -187,7 +187,7 @@ def _comparable(stored: AggregatedSummary, recomputed: AggregatedSummary) -> tup
 
 
 def _value(result: AggregatedSummary, path: str) -> object:
-    """Return the value of a field by its path. Ids with one folder name are equal."""
+    """Return the value of a field by its path; for the id, its folder name, so that ids of one folder agree."""
     if path == "experiment_id":
         return folder_name(result.experiment_id)
     value: object = result
@@ -197,7 +197,7 @@ def _value(result: AggregatedSummary, path: str) -> object:
 
 
 def _differences(one: object, other: object, path: str = "") -> Iterator[Difference]:
-    """Yield path and both values of each difference; numbers may differ by `AGREEMENT`."""
+    """Yield the path and both values of each difference. Numbers agree up to the relative difference `AGREEMENT`."""
     if one == other:
         return
     if isinstance(one, Struct) and type(one) is type(other):

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"dask://([^/]+:[0-9]{1,5})/?")
 _TIMEOUT_SEC = 15
-# Tries of a batch after its worker was lost.
+# Number of times that a batch is run again because its worker was lost.
 _RETRIES = 3
 
 
 class Workers(NamedTuple):
-    """Workers that are ready.
+    """Workers that have passed the checks.
 
     Attributes:
         executor: Runs functions on the workers.
@@ -36,12 +36,12 @@ class Workers(NamedTuple):
 
 
 class WorkerFacts(NamedTuple):
-    """What a worker needs for the work of this process.
+    """Facts about a worker that show whether it can do the work.
 
     Attributes:
-        version: Its version of this package.
-        python: Its version of Python, without the last part.
-        sees_token: Whether it finds the token in the results directory.
+        version: Version of this package on the worker.
+        python: Major and minor version of Python on the worker, such as `3.12`.
+        sees_token: Whether the worker can read the token in the results directory.
     """
 
     version: str
@@ -67,7 +67,7 @@ def address_of(text: str) -> str:
 
 
 def facts_of_worker(repository: FileSystemRepository, key: str, token: bytes) -> WorkerFacts:
-    """Return the facts of the process that runs this function."""
+    """Return the facts about the worker that runs this function; `key` is the key of the token."""
     try:
         sees_token = repository.store.get(key) == token
     except ResultsError:

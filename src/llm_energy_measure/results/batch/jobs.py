@@ -22,10 +22,10 @@ ResultT = TypeVar("ResultT")
 # a worker takes about as long, so workers save no time if the work is short.
 _WORKERS_AFTER_SEC = 0.5
 
-# Batches per worker that run or wait in the queue. No worker is idle, and the memory does not grow.
+# Batches per worker that run or wait in the queue: enough for no idle workers, and few enough for little memory.
 _BATCHES_PER_WORKER = 2
 
-# Finished batches that wait for an earlier one. This process can finish that many while a worker starts.
+# Finished batches that wait for an earlier batch. This process can finish this many while a worker starts.
 _MAX_FINISHED = 6
 
 
@@ -41,8 +41,8 @@ def run_batches(
     """Yield the results of each batch, in the order of the batches.
 
     Args:
-        work: Function that returns the results of a batch. For other processes it must be picklable, and so must the
-            batches and the results.
+        work: Function that returns the results of a batch. If other processes run the function, the function, the
+            batches and the results must be picklable.
         batches: The batches. They are taken from the iterator as they are needed.
         jobs: Number of processes, at least 1, including this one; default 1. With an executor, the number of batches
             that run at the same time; default is the number of processors. `auto` begins with one process, and uses
@@ -136,7 +136,7 @@ def _run_in(
 def _run_with(
     workers: Executor, count: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
-    """Run batches in workers, and the others in this process, which does not wait for the workers to start."""
+    """Run batches in workers and in this process. This process does not wait until the workers have started."""
     waiting: deque[Future[list[ResultT]]] = deque()
     futures: list[Future[list[ResultT]]] = []
     try:
@@ -179,7 +179,7 @@ def _start_workers(count: int) -> Executor:
     if context.get_start_method() == "forkserver":
         from multiprocessing import forkserver, resource_tracker
 
-        resource_tracker.ensure_running()  # before the signal is blocked: its start unblocks the signal
+        resource_tracker.ensure_running()  # before SIGINT is blocked: starting the tracker unblocks it
         with _block_interrupts():
             forkserver.ensure_running()
     return ProcessPoolExecutor(count, mp_context=context, initializer=_exit_with_parent)
@@ -206,7 +206,7 @@ def _block_interrupts() -> Iterator[None]:
 
 
 def _exit_with_parent() -> None:
-    """End this worker when its parent is killed. Otherwise it would wait for work and keep pipes open forever."""
+    """End this worker when its parent is killed. Otherwise the worker would wait and keep pipes open forever."""
     from multiprocessing import parent_process
     from threading import Thread
 

@@ -46,8 +46,8 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     """Copy the contents of a results directory into another one, experiment by experiment.
 
     The merge copies raw results, manifests, rejected, superseded and partial records, aggregates and tags. It reports
-    empty files, unfinished files and earlier attempts, and does not copy them. It ignores files of other programs. An
-    experiment is a conflict as a whole if the ids, the runs in the manifests, or the results of a process differ.
+    empty files, unfinished files and earlier attempts, and does not copy them. It ignores files of other programs. If
+    the ids, the runs in the manifests, or the results of a process differ, the whole experiment is a conflict.
 
     Args:
         target: The directory to copy into.
@@ -64,7 +64,7 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
 
     entries = source.store.list(RAW_DIR)
     folders = [entry.name for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)]
-    # On some file systems, names that differ in case are one folder.
+    # Folders whose names differ only in case are merged one after the other: on some file systems, they are one folder.
     for merged in map_in_threads(target.store, merge_one, folders, str.lower):
         yield from merged
     yield from other_entries(source)
@@ -90,7 +90,7 @@ def merge_experiment(
 
 
 def other_entries(source: FileSystemRepository) -> Iterator[MergedFile]:
-    """Yield the entries of `raw/` that are no experiments, and that a user may expect to be merged."""
+    """Yield a report on each entry of `raw/` that is no experiment, if a user may expect that it is merged."""
     for entry in source.store.list(RAW_DIR):
         is_experiment = entry.is_folder and layout.is_folder_name(entry.name)
         if not is_experiment and (reason := _reason_to_skip(source, entry)) is not None:
@@ -98,7 +98,7 @@ def other_entries(source: FileSystemRepository) -> Iterator[MergedFile]:
 
 
 def derived_files(source: FileSystemRepository) -> Iterator[tuple[str, str]]:
-    """Yield key and folder name of each aggregate and each file of tags."""
+    """Yield the key and the experiment's folder name of each aggregate and each file of tags."""
     deleted = deletion.deleted_folders(source.store)
     for parent in (AGGREGATED_DIR, TAGS_DIR):
         for entry in source.store.list(parent):
@@ -150,7 +150,7 @@ def _difference_of_manifests(own: Manifest | None, other: Manifest | None) -> st
 
 
 def owner(repository: FileSystemRepository, folder: str) -> str | None:
-    """Return the id of the experiment that owns a folder name: by its raw results, else by its aggregate."""
+    """Return the id of the experiment with a folder name, from its raw folder or else from its aggregate."""
     owner = repository.raw_folder(folder).owner()
     if owner is None:
         with contextlib.suppress(ResultCorruptError):  # an unreadable aggregate names no experiment
@@ -187,7 +187,7 @@ def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository
 
 
 def renamed_folder(source: FileSystemRepository, folder: str, names: Sequence[str]) -> MergedFile | None:
-    """Return the report on a folder whose first readable result has the id of another folder; None if they agree."""
+    """Return a report if the id in the first readable result belongs to another folder name; else None."""
     prefix = layout.raw_folder(folder)
     for name in names:
         if process_index_of(name) is not None:
@@ -198,7 +198,7 @@ def renamed_folder(source: FileSystemRepository, folder: str, names: Sequence[st
 
 
 def _renamed_aggregate(source: FileSystemRepository, key: str, folder: str) -> MergedFile | None:
-    """Return the report on an aggregate whose id belongs to another file name; None if they agree."""
+    """Return a report if the id in an aggregate belongs to another file name; else None."""
     found = codec.peek_id(source.store.get(key))
     return None if found is None else _renamed(key, folder, found, "it is the aggregate of")
 
@@ -210,7 +210,7 @@ def _renamed(key: str, folder: str, found: str, what: str) -> MergedFile | None:
 
 
 def rename_advice(experiment_id: str) -> str:
-    """Return what to do with a folder or an aggregate that has another name than its id."""
+    """Return the advice for a folder or an aggregate whose name does not match its id."""
     with contextlib.suppress(ExperimentIdError):
         return f"name it {sanitize_experiment_id(experiment_id)!r} in the source directory"
     return "correct the id in the source directory"
@@ -233,9 +233,9 @@ def _merge_record(
 def _conflicts(
     target: FileSystemRepository, source: FileSystemRepository, folder: str, names: Sequence[str]
 ) -> list[MergedFile]:
-    """Return a conflict for each process with different results, and one for the experiment if there are any.
+    """Return a conflict for each process with different results, and one more for the experiment; or an empty list.
 
-    Different results come from different runs. The sum over processes of two runs would be wrong.
+    Different results are from different runs. A sum over the processes of two runs would be wrong.
     """
     conflicts = []
     for name in names:
@@ -307,7 +307,7 @@ def _merge_kept(
 def _merge_derived(
     target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str, folder: str
 ) -> MergedFile:
-    """Copy an aggregate or tags. A different aggregate is no conflict if it can be recomputed in the target."""
+    """Copy an aggregate or tags. A different aggregate is no conflict if the target can recompute its own."""
     key = f"{parent}/{name}"
     try:
         if (refused := _refused_derived(target, source, key, folder)) is not None:
@@ -333,7 +333,7 @@ def _merge_derived(
 def _refused_derived(
     target: FileSystemRepository, source: FileSystemRepository, key: str, folder: str
 ) -> MergedFile | None:
-    """Return the report on an aggregate or tags that must not be copied; None if they can be."""
+    """Return a report if an aggregate or a file of tags must not be copied; else None."""
     if (difference := _difference(target, source, folder)) is not None:
         return MergedFile(key=key, outcome="conflict", reason=difference)
     return _renamed_aggregate(source, key, folder) if key.startswith(f"{AGGREGATED_DIR}/") else None

@@ -71,7 +71,7 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
             unreadable.append(outcome)
         else:
             results.append(outcome)
-    if MANIFEST_NAME in names:  # a folder has this name
+    if MANIFEST_NAME in names:  # listed but not read: a folder has this name
         return own.recover()
     results.sort(key=attrgetter("process_index"))
     indices = {process_index_of(file.name) for file in unreadable}
@@ -87,7 +87,7 @@ def is_no_experiment(recovery: RawRecovery) -> bool:
 
 
 def publish(repository: FileSystemRepository, folder: str, recovery: RawRecovery) -> RawRecovery:
-    """Save the complete results that ended processes could not publish, and return the experiment's results again."""
+    """Save the results in `recovery.unpublished`, and return the recovery of the experiment after that."""
     for record in recovery.unpublished:
         repository.save_raw(record.experiment_id, record)
         delete_checkpoint(repository.store, record.experiment_id, record.process_index)

@@ -1,7 +1,7 @@
 """Merge a results directory whose experiments get a prefix, so that equal ids of two directories do not conflict.
 
 Only the id changes: in the file names, the records, the manifest, the aggregate and the tags. The original id is in
-`origin` of each record. Rejected and superseded files are copied byte for byte, because they are evidence.
+`origin` of each record. The content of rejected and superseded files is not changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def merge_renamed(target: FileSystemRepository, source: FileSystemRepository, pr
     Args:
         target: The directory to copy into.
         source: The directory to copy from. It is not changed.
-        prefix: The prefix, in the characters of a folder name.
+        prefix: The prefix; all its characters must be valid in a folder name.
     """
     derived: dict[str, list[str]] = {}
     for key, folder in derived_files(source):
@@ -52,7 +52,7 @@ def merge_renamed(target: FileSystemRepository, source: FileSystemRepository, pr
 def _rename(
     source: FileSystemRepository, folder: str, derived: list[str], prefix: str, renamed: MemoryStore
 ) -> Iterator[MergedFile]:
-    """Put the renamed files of an experiment into a store. Yield the files that cannot be renamed."""
+    """Put the renamed files of an experiment into the store `renamed`. Yield the files that cannot be renamed."""
     try:
         new_folder = sanitize_experiment_id(f"{prefix}-{folder}")
     except ExperimentIdError as error:  # the new id is too long
@@ -116,7 +116,7 @@ def _renamed_aggregate(data: bytes, key: str, prefix: str, digests: dict[tuple[s
 
     Raises:
         ResultCorruptError: The file is the aggregate of another experiment.
-        ResultAlteredError: Another program changed a value: the digests of the copy would hide the change.
+        ResultAlteredError: Another program changed a value, and new digests would hide the change.
     """
     aggregated = codec.decode_aggregated(data, key)
     if not layout.names_folder(aggregated.experiment_id, key.rpartition("/")[2].removesuffix(".json"), any_case=True):
@@ -143,12 +143,12 @@ def _renamed_aggregate(data: bytes, key: str, prefix: str, digests: dict[tuple[s
 
 
 def prefix_of(word: str, source: FileSystemRepository, default_name: str) -> str:
-    """Return the prefix for a source: the word, or for `folder` the name of its directory.
+    """Return the prefix for a source: `word`, or the name of the source directory if `word` is `folder`.
 
     Args:
         word: Value of the option.
         source: The source.
-        default_name: Name of most results directories, which says nothing: the name of the parent is used instead.
+        default_name: Name that most results directories have. The name of the parent directory is used instead of it.
     """
     if word != "folder":
         return word

@@ -1,7 +1,8 @@
 """Salvage torn raw files: store their complete sections as partial records.
 
-Files are salvaged only on request (`results check --salvage`). A salvaged record is not a result: its file is
-`partial-process_<i>.json`, and its origin is the torn file with its digest.
+A torn file ends in the middle of its JSON text. Files are salvaged only on request (`results check --salvage`). A
+salvaged record is not a result. Its file is `partial-process_<i>.json`, and its `origin` has the name and the digest of
+the torn file.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _REQUIRED = ("config_name", "model_name", "timestamps")
 def complete_sections(data: bytes) -> dict[str, Any]:
     """Return the complete top-level fields of a torn JSON object, in order.
 
-    A number at the end of the data may be truncated, and is left out. Data that needs too much memory has no sections.
+    A number at the end of the data may be truncated, and is left out. If parsing needs too much memory, no section is
+    returned.
 
     Example:
         >>> complete_sections(b'{"a": {"b": 1}, "c": "d", "e": 12')
@@ -67,14 +69,15 @@ def complete_sections(data: bytes) -> dict[str, Any]:
 
 
 def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[str, Path | ResultsError]:
-    """Salvage raw files, and return for each key the new file, or the error that says why there is none.
+    """Salvage raw files. Return for each key the path of the new file, or the error that prevented the salvage.
 
     The complete sections of a torn file are stored as a partial record. Lost values are null in it, and
-    `energy_measurement_warning` names them. A complete unfinished file is saved as a result. The old files stay.
+    `energy_measurement_warning` names them. A temporary file with a complete result is saved as a result. The old files
+    are not removed.
 
     Args:
         repository: The results directory.
-        keys: Keys of raw results and of their unfinished files; other keys are ignored.
+        keys: Keys of raw results and of their temporary files; other keys are ignored.
     """
     outcomes: dict[str, Path | ResultsError] = {}
     for key in keys:
@@ -152,7 +155,7 @@ def _partial_record(sections: dict[str, Any], name: str, data: bytes) -> RawProc
 
 
 def _skip(text: str, position: int) -> int:
-    """Return the first position without white space, from this position on."""
+    """Return the first position that has no white space, at or after `position`."""
     while position < len(text) and text[position] in _WHITE_SPACE:
         position += 1
     return position

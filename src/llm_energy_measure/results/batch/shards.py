@@ -1,7 +1,7 @@
 """Shards: a fixed part of the experiments for each of several jobs, such as the tasks of a SLURM array.
 
-The SHA-256 of its folder name puts each experiment into exactly one of N shards. Other experiments, the order of the
-folders and the machine have no influence, so that jobs agree without a message to each other.
+The SHA-256 of its folder name assigns each experiment to exactly one of N shards. Other experiments, the order of the
+folders and the machine have no influence, so the jobs need no communication.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TEXT = re.compile(r"([0-9]{1,7})/([0-9]{1,7})", re.ASCII)
 
 
 class Shard(Struct, frozen=True):
-    """One of several parts of the experiments. The parts are disjoint, and together they have all experiments.
+    """One of several parts of the experiments. The parts are disjoint, and together they contain all experiments.
 
     Attributes:
         number: Number of this shard, from 1 to `count`.

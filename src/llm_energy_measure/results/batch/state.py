@@ -18,7 +18,8 @@ from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
 
 Status = Literal["pending", "current", "stale", "external", "altered", "unreadable"]
-"""Not aggregated; aggregate of the current raw files; of other raw files; of another tool; altered; unreadable."""
+"""In this order: no aggregate; an aggregate of the current raw files, of other raw files, or of another tool; an
+altered aggregate; an unreadable aggregate."""
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -56,15 +57,15 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
 
 
 def stated_processes(aggregated: AggregatedSummary) -> int | None:
-    """Return the number of processes that a caller stated for an aggregate; None if it has another origin."""
+    """Return the number of processes that was passed for an aggregate as `expected_processes`; None if none was."""
     report = aggregated.completeness
     return report.expected_processes if report is not None and report.expected_from == "argument" else None
 
 
 def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
-    """Return True if the aggregate was certainly made from the current raw files: mtimes or a proof show it.
+    """Return True if timestamps or a proof object show that the aggregate was made from the current raw files.
 
-    See `bulk` for mtimes. In a bucket, `mark_up_to_date` has stored a proof.
+    The module `bulk` describes the timestamps. In a bucket, `mark_up_to_date` creates the proof object.
     """
     if not raw.store.supports_mtime:
         proof = _proof(folder, raw.listing(folder), aggregated.entries().get(f"{folder}.json"))
@@ -77,14 +78,16 @@ def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
 def mark_up_to_date(
     raw: Folder, aggregated: Folder, folder: str, mtime_ns: int, *, aggregate: Entry | None = None
 ) -> None:
-    """Store that the digests of the raw files are those of the sources of the aggregate. Ignore errors.
+    """Mark an aggregate as made from the current raw files, so that `is_up_to_date` returns True. Ignore errors.
+
+    The caller has stored the aggregate, or has compared its sources with the digests of the raw files.
 
     Args:
         raw: The folder `raw`, in which the experiment was read.
         aggregated: The folder `aggregated`, listed before the aggregate was read.
         folder: Folder name of the experiment.
-        mtime_ns: The mtime of the aggregate that shows it, in nanoseconds since 1970-01-01 UTC.
-        aggregate: The aggregate, if this process has just stored it.
+        mtime_ns: The new mtime of the aggregate, in nanoseconds since 1970-01-01 UTC. It is not used in a bucket.
+        aggregate: The entry of the aggregate, if this process has just stored the aggregate.
     """
     if raw.store.supports_mtime:
         aggregated.set_mtime(f"{folder}.json", mtime_ns)
@@ -101,9 +104,10 @@ def mark_up_to_date(
 
 
 def _proof(folder: str, listing: list[Entry], aggregate: Entry | None) -> str | None:
-    """Return the name of the object whose existence shows that the aggregate follows from the listed raw objects.
+    """Return the name of the proof object. Its existence shows that the aggregate was made from the listed raw objects.
 
-    The name has the digest of name, size and ETag of the raw objects and of the aggregate. None if an ETag is unknown.
+    The name contains a digest of the names, sizes and ETags of the raw objects and of the aggregate. The result is None
+    if an ETag is unknown, if there is no raw object, or if there is no aggregate.
     """
     if aggregate is None or not listing:
         return None
@@ -130,9 +134,9 @@ def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> 
 
 
 def source_changes(repository: FileSystemRepository, aggregated: AggregatedSummary) -> SourceChanges:
-    """Return how the raw files differ from the sources of an aggregate; any difference makes the aggregate stale.
+    """Return how the raw files differ from the sources of an aggregate. Any difference makes the aggregate stale.
 
-    An aggregate of another tool names no sources, and is never stale.
+    An aggregate of another tool has no list of sources, and is never stale.
     """
     if aggregated.sources is None:
         return SourceChanges(added=[], removed=[], changed=[])
@@ -142,7 +146,7 @@ def source_changes(repository: FileSystemRepository, aggregated: AggregatedSumma
     sources |= {file.name: file.sha256 for file in aggregated.sources}
     raw = repository.raw_folder(folder)
     keys = {layout.process_file(index): layout.raw_key(folder, index) for index in raw.process_indices()}
-    # Only checkpoints that the aggregate includes are compared: a new one does not make the aggregate stale.
+    # Only checkpoints that the aggregate includes are compared: a new checkpoint does not make the aggregate stale.
     partials = [layout.partial_key(folder, index) for index in raw.unfinished_indices()]
     keys |= {name: key for key in partials if (name := key.rpartition("/")[2]) in sources}
     common = keys.keys() & sources.keys()

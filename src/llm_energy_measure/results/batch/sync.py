@@ -1,9 +1,9 @@
 """Synchronise two places of results: copy the files that only one place has to the other place.
 
-No result is replaced and none is deleted. A checkpoint is replaced by a newer one, and deleted when there is a result.
-Each experiment is merged in both directions, as `merge` does. An experiment is skipped if the listings of both places
-are those after its last merge: names, sizes, and mtimes or ETags. A later attempt archives the earlier one in the place
-that has not seen it yet.
+No result is replaced or deleted. A checkpoint is replaced by a newer one, and deleted if its process has a result. Each
+experiment is merged in both directions, as by `merge`. An experiment is skipped if the listings of both places (names,
+sizes, and mtimes or ETags) have not changed since its last merge. If only one place has a later attempt, the earlier
+attempt is archived in the other place.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class SyncedExperiment(Struct, frozen=True, kw_only=True):
     """The outcome for one experiment.
 
     Attributes:
-        folder: Its folder name.
-        uploaded: The files that the first merge compared: from the local to the other place.
-        downloaded: The files that the second merge compared: from the other place to the local place.
+        folder: Folder name of the experiment.
+        uploaded: The outcome of each local file in the merge into the other place.
+        downloaded: The outcome of each file of the other place in the merge into the local place.
     """
 
     folder: str
@@ -47,7 +47,7 @@ class SyncedExperiment(Struct, frozen=True, kw_only=True):
 def changed_experiments(
     local: FileSystemRepository, remote: FileSystemRepository, state: MutableMapping[str, str]
 ) -> dict[str, set[str]]:
-    """Return the keys of each experiment whose listings differ from those in the state, by folder name."""
+    """Return the keys of each experiment whose listings differ from the fingerprint in `state`, by folder name."""
     inventories = [_inventory(repository) for repository in (local, remote)]
     fingerprints = _fingerprints(inventories)
     return {
@@ -67,7 +67,7 @@ def sync_results(
     Args:
         local: The results directory of this machine.
         remote: The other place, usually a bucket.
-        state: Fingerprints of the listings after the last call, by folder name. It is updated at the end.
+        state: Fingerprints of the listings after the last call, by folder name. The call updates `state` at its end.
     """
     state = {} if state is None else state
     changed = changed_experiments(local, remote, state)
@@ -98,7 +98,7 @@ def upload_results(local: FileSystemRepository, remote: FileSystemRepository) ->
 
 
 def _inventory(repository: FileSystemRepository) -> dict[str, dict[str, str]]:
-    """Return what the listing says about each key, by folder name of the experiment."""
+    """Return the size and the version or mtime of each key in one text, by folder name of the experiment."""
     store = repository.store
     hidden = bucket_moves.hidden_folders(store)
     found: dict[str, dict[str, str]] = defaultdict(dict)

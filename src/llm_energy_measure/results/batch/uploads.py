@@ -1,7 +1,7 @@
-"""Results of recordings that are not in their bucket yet: on the local disk, until an upload succeeds.
+"""Keep the results of recordings on the local disk until they are uploaded to their bucket.
 
-Each recording has its own results directory, so that neither attempts nor processes meet there. Its name contains the
-process that writes it. All directories of one bucket and prefix are in one folder.
+Each recording has a separate results directory, so that attempts and processes do not conflict there. The name of the
+directory identifies the process that writes to it. All directories for one bucket and prefix are in one folder.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _MAX_NAME = 80
 
 
 def uploads_folder(url: str, environ: Mapping[str, str]) -> Path:
-    """Return the folder of the results that are not in this bucket and prefix yet.
+    """Return the local folder of the results that are not yet uploaded to this bucket and prefix.
 
     Args:
         url: Bucket and prefix, such as `s3://bucket/results`.
         environ: Environment variables. `LLM_ENERGY_MEASURE_FALLBACK_DIR` names the folder that contains the folder of
-            each URL; the default is `~/.local/state/llm-energy-measure/uploads`, with `XDG_STATE_HOME` for
+            each URL. The default is `~/.local/state/llm-energy-measure/uploads`; `XDG_STATE_HOME` replaces
             `~/.local/state`.
 
     Example:
@@ -48,8 +48,8 @@ def new_upload(folder: Path, name: str) -> FileSystemRepository:
     """Return a new results directory for one recording. The first save creates it.
 
     Args:
-        folder: The folder of its bucket, from `uploads_folder`.
-        name: The beginning of its name.
+        folder: The folder of the bucket, from `uploads_folder`.
+        name: First part of the name of the directory.
     """
     return FileSystemRepository(folder.absolute() / f"{name}{unique_suffix()}")
 
@@ -64,13 +64,13 @@ def upload_waiting(
 ) -> Iterator[tuple[FileSystemRepository, SyncedExperiment]]:
     """Upload the results of earlier recordings, and remove their directories. Yield each directory and its outcome.
 
-    A directory with a problem stays. An interrupted call can be repeated, and several processes may upload the same
-    results. A recording that still runs is left out.
+    A directory with a problem is not removed. An interrupted call can be repeated, and several processes may upload the
+    same results. A recording that still runs is left out.
 
     Args:
         remote: The results in the bucket.
         environ: Environment variables, as for `uploads_folder`.
-        min_age_sec: Leave out younger results of processes that still run, in seconds.
+        min_age_sec: Minimum age of a result whose process still runs, in seconds. Younger results are left out.
     """
     if not isinstance(remote.base_path, StorePath):
         return
@@ -92,4 +92,4 @@ def _has_ended(path: Path, min_age_sec: float) -> bool:
         results = [file for file in path.glob(f"{RAW_DIR}/*/*.json") if process_index_of(file.name) is not None]
         return any(time.time() - file.stat().st_mtime >= min_age_sec for file in results)
     except OSError:
-        return False  # another process has uploaded and removed it meanwhile
+        return False  # another process has uploaded and removed the directory meanwhile

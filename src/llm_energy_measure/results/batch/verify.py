@@ -55,7 +55,7 @@ from llm_energy_measure.verification.verdicts import VERDICTS, Verdict, verdict_
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-# Experiments of one call in a worker. A small batch keeps all workers busy, and a large one has fewer round trips.
+# Number of experiments in a batch. Small batches keep all workers busy; large batches need fewer round trips.
 _BATCH_SIZE = 64
 
 _STALE_CODES = ("sources.missing", "sources.changed", "sources.added")
@@ -73,9 +73,9 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
         partial_energy_j: Sum of the known energies if a process has components without a total, in joules; else None.
         is_lower_bound: True if the sums are too low, because data are missing.
         attributed_energy_j: Energy with each joule counted once, in joules.
-        attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
+        attributed_bounds_j: Least and greatest energy that the records allow, in joules.
         attribution_status: `exact`, `estimated` or `undetermined`.
-        attribution_basis: Reasons of an estimated energy; `assumed` if the user stated a fact.
+        attribution_basis: Reasons why the energy is estimated; `assumed` if the user stated a fact.
         factor: Plain sum divided by attributed energy.
         findings: All findings, including passed ones.
     """
@@ -129,15 +129,15 @@ def verify_experiments(
 ) -> Iterator[VerifiedExperiment]:
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
-    All experiments are read before the first verdict. Only their comparison shows an energy that grows with the number
-    of processes, and a sensor that two experiments read at the same time.
+    All experiments are read before the first verdict, because two findings need a comparison of experiments: an energy
+    that grows with the number of processes, and a sensor that two experiments read at the same time.
 
     Args:
         repository: The results directory.
         experiment_ids: Ids or folder names.
         jobs: See `aggregate_all`.
-        executor: A `concurrent.futures.Executor` that verifies the experiments. All its workers must reach the results
-            directory.
+        executor: A `concurrent.futures.Executor` that verifies the experiments. All its workers must have access to the
+            results directory.
     """
     verdicts, results = [], []
     verify = partial(_verify_batch, repository)
@@ -174,7 +174,7 @@ def _verify_batch(
 
 
 def _without_samples(aggregated: AggregatedResult) -> AggregatedResult:
-    """Return what `sweep_suspicions` needs of an experiment, without the parts that take much memory."""
+    """Return the result without parts that take much memory and that no comparison of experiments needs."""
     processes = [
         msgspec.structs.replace(
             process,
@@ -262,7 +262,7 @@ def _read_aggregate(
 def _included_checkpoints(recovery: RawRecovery, stored: AggregatedSummary | None) -> list[RawProcessResult]:
     """Return the checkpoints that the stored aggregate includes in place of missing results.
 
-    Without a stored aggregate, these are all checkpoints, because `aggregate` would include them.
+    Without a stored aggregate, all checkpoints are returned, because `aggregate --no-strict` would include them.
     """
     if stored is None:
         return recovery.partials
@@ -285,7 +285,7 @@ def _recompute(
     expected_processes = stated_processes(stored) if stored is not None else None
     finding = passed(code)
     try:
-        # If the records don't belong together, or the strategy is not installed, go on as far as possible.
+        # The later tries also work if the records don't belong together, or if the strategy is not installed.
         for attempted_strategy, allow_mixed in ((strategy, False), (strategy, True), (DEFAULT_STRATEGY, True)):
             options = AggregationOptions(
                 strategy=attempted_strategy,
@@ -331,7 +331,7 @@ def _no_result(manifest: Manifest | None) -> Finding:
 def _aggregate_and_verify(
     name: str, results: Sequence[RawProcessResult], options: AggregationOptions
 ) -> tuple[AggregatedResult, Verification]:
-    """Return what `aggregate_results` returns, and every finding, passed checks included."""
+    """Return the result of `aggregate_results`, and the verification with the findings of all checks."""
     with refuse_overflow(name):
         experiment = require_one_experiment(name, results, options)
         verification = verify_evidence(experiment.evidence)

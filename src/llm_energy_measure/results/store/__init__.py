@@ -1,1 +1,1 @@
-"""One experiment in one folder: file names, encoding, and the commands on stored files."""
+"""Store one experiment in its folder: file names, encoding, and operations on the files."""

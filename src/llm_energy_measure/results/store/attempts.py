@@ -23,8 +23,8 @@ def begin_experiment(store: Store, manifest: Manifest, process_index: int | None
     doing = f"cannot begin experiment {manifest.experiment_id!r}"
     manifest = _as_stored(manifest, doing)
     raw = RawFolder(store, layout.folder_in(store, manifest.experiment_id))
-    # A manifest precedes its results. The second listing finds results that another process has archived between the
-    # first listing and the search for the manifest.
+    # A manifest is written before the results. If another process archives the folder between the first listing and the
+    # check for the manifest, the second listing is empty.
     if raw.process_indices() and raw.has_no_manifest() and raw.process_indices():
         if not manifest.attempt:
             raise ResultExistsError(doing, "it has results without a manifest, so their run is unknown", _ADVICE)
@@ -41,7 +41,7 @@ def begin_experiment(store: Store, manifest: Manifest, process_index: int | None
 
 
 def _as_stored(manifest: Manifest, doing: str) -> Manifest:
-    """Return the manifest as a reader of its file gets it; raise if its file could not be read."""
+    """Return the manifest after encoding and decoding; raise `ConfigurationError` if it can't be decoded."""
     try:
         return codec.decode_manifest(codec.encode_manifest(manifest), MANIFEST_NAME)
     except (TypeError, ValueError) as error:
@@ -50,12 +50,12 @@ def _as_stored(manifest: Manifest, doing: str) -> Manifest:
 
 
 def _archive(raw: RawFolder, stored: Manifest, manifest: Manifest, doing: str) -> Manifest:
-    """Move the folder of an earlier attempt away, and return the manifest of the folder after that."""
+    """Archive the folder of the earlier attempt `stored`, and return the manifest of the new folder."""
     kept = layout.earlier_attempt_folder(raw.name, stored.attempt)
     if not raw.store.supports_folder_move:
         bucket_moves.archive(raw.store, raw.name, stored)
         return raw.claim(manifest)
-    # One of several processes moves the folder; the store refuses to move onto an existing folder.
+    # Only one of several processes moves the folder, because the store does not replace an existing folder.
     moved = raw.store.move_folder(layout.raw_folder(raw.name), kept)
     now = raw.claim(manifest)
     if not moved and now.attempt == stored.attempt:
@@ -80,7 +80,7 @@ def archived_attempts(store: Store, folder: str) -> list[int]:
 
 
 def claim_for(store: Store, folder: str, record: RawProcessResult) -> Manifest:
-    """Claim the folder for a record, and return the manifest; raise if the folder is at another attempt."""
+    """Claim the folder for a record, and return its manifest; raise if the record is of another attempt."""
     attempt = record.launcher.attempt if record.launcher is not None else None
     claimed = RawFolder(store, folder).claim(Manifest(experiment_id=record.experiment_id, attempt=attempt or 0))
     if attempt is not None and attempt != claimed.attempt:

@@ -1,11 +1,11 @@
-"""Deletion of an experiment and archiving of an attempt in a bucket, where no folder can be renamed.
+"""Delete an experiment, or archive an attempt, in a bucket, where no folder can be renamed.
 
-A marker is created first. While it exists, no reader shows the experiment, and no process can save to it. Then each
-object is deleted, or copied to the archive and deleted. The marker is deleted last. An interrupted change is finished
-by the next process that needs the folder, or by `results check --clean`.
+A marker is created first. While the marker exists, no reader shows the experiment, and no process can save to it. Then
+each object is deleted, or copied to the archive and deleted. The marker is deleted last.
 
-Several processes may finish one change. Each process checks the marker before it deletes an object: without the marker,
-the folder belongs to a new run.
+`results check --clean` finishes an interrupted deletion or archiving. An interrupted archiving is also finished by the
+next process that needs the folder. Several processes may finish the same change. Each process checks the marker before
+it deletes an object, because without a marker the objects are those of a new run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def hidden_folders(store: Store, names: Iterable[str] | None = None) -> set[str]
 
     Args:
         store: The store.
-        names: The names in `raw/`, if the caller has just listed them.
+        names: The names of the entries of `raw/`, if the caller has just listed them.
     """
     if store.supports_folder_move:
         return set()
@@ -47,7 +47,7 @@ def is_hidden(store: Store, folder: str) -> bool:
 
 
 def marker_checks(store: Store, folder: str) -> tuple[Callable[[], bool], Callable[[], bool]]:
-    """Return the two calls of `is_hidden`, for `parallel.at_once`: each sends one request."""
+    """Return a function that finds the marker of a deletion, and one for an archiving. Each sends one request."""
     return partial(is_deleted, store, folder), lambda: _archived_manifest(store, folder) is not None
 
 
@@ -75,7 +75,7 @@ def remove_deleted(store: Store, folder: str, others: list[str]) -> None:
         if is_deleted(store, folder):
             (store.delete_folder if key.endswith("/") else store.delete)(key.removesuffix("/"))
     while is_deleted(store, folder) and store.delete_folder(layout.raw_folder(folder)):
-        continue  # a process had not noticed the marker yet
+        continue  # a process saved a result before it noticed the marker
     store.delete_folder(layout.deleted_folder(folder))
 
 
@@ -120,20 +120,21 @@ def finish_archive(store: Store, folder: str) -> bool:
     source, target = layout.raw_folder(folder), layout.earlier_attempt_folder(folder, manifest.attempt)
     marker = layout.archiving_folder(folder)
     if _is_at_later_attempt(store, folder, manifest.attempt):
-        store.delete_folder(marker)  # its writer read the manifest before another process archived the attempt
+        store.delete_folder(marker)  # its writer had read the manifest before another process archived the attempt
         return False
     try:
         _copy_all(store, source, target, manifest.attempt)
         if _is_archiving(store, folder, manifest):
             store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
-        # A result that was saved before that is in the next listing, and its process has got no error.
+        # The next listing contains each result that was saved before the manifest was deleted. The process of such a
+        # result got no error, so the result must be archived too.
         while _is_archiving(store, folder, manifest) and (keys := _copy_all(store, source, target, manifest.attempt)):
             for key in keys:
                 if _is_archiving(store, folder, manifest):
                     store.delete(key)
     except ResultExistsError:
         if not _is_archiving(store, folder, manifest):
-            return False  # another process has finished it, and these results are of a later attempt
+            return False  # another process has finished the archiving, and the folder has a later attempt
         store.delete_folder(marker)
         raise
     if _archived_manifest(store, folder) == manifest:
@@ -179,7 +180,7 @@ def _archived_manifest(store: Store, folder: str) -> Manifest | None:
 
 
 def _copy_all(store: Store, source: str, target: str, attempt: int) -> list[str]:
-    """Copy all objects of a folder except the results of another attempt; return the keys that were copied.
+    """Copy the objects of a folder, except results of another attempt, and return their keys.
 
     Raises:
         ResultExistsError: The target has different content under a name.
@@ -190,7 +191,7 @@ def _copy_all(store: Store, source: str, target: str, attempt: int) -> list[str]
         try:
             data = store.get(key)
         except ResultNotFoundError:
-            continue  # another process has finished this one
+            continue  # another process has moved this object
         if _attempt_of(data, key) not in (None, attempt):
             continue
         if not store.create(new_key, data) and store.get(new_key) != data:
@@ -201,7 +202,7 @@ def _copy_all(store: Store, source: str, target: str, attempt: int) -> list[str]
 
 
 def _attempt_of(data: bytes, key: str) -> int | None:
-    """Return the attempt that a result names; None if it names none or is no readable result."""
+    """Return the attempt number in a raw result; None if there is none, or if the bytes are no readable result."""
     try:
         launcher = codec.decode_raw(data, key).launcher
     except ResultCorruptError:

@@ -1,4 +1,4 @@
-"""Checkpoints: what a process has measured so far, stored as `partial-process_<i>.json`."""
+"""Save and remove checkpoints: the measurements of a running process so far, in `partial-process_<i>.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_energy_measure.storage.temporary import target_name, writer_has_ended
 
 
 def save_checkpoint(store: Store, experiment_id: str, record: RawProcessResult) -> Path:
-    """Store a checkpoint of a process, replace its older checkpoint, and return the file.
+    """Store a checkpoint of a process, replace an older checkpoint of the process, and return the path.
 
     Raises:
         InvalidResultError: A value is not valid.
@@ -27,7 +27,7 @@ def save_checkpoint(store: Store, experiment_id: str, record: RawProcessResult) 
 
 
 def keep_partial(store: Store, folder: str, record: RawProcessResult) -> Path:
-    """Store a partial record of a process, archive a different checkpoint, and return the file."""
+    """Store a partial record of a process, and return the path. A different older checkpoint is archived first."""
     key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
     if not store.create(key, data) and bytes_of(store, key) != data:
         archive_checkpoint(store, folder, record.process_index)
@@ -36,7 +36,7 @@ def keep_partial(store: Store, folder: str, record: RawProcessResult) -> Path:
 
 
 def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> None:
-    """Rename the checkpoint of a process that begins again to `superseded-process_<i>-<n>.json.kept`."""
+    """Rename the checkpoint of a process that starts again to `superseded-process_<i>-<n>.json.kept`."""
     folder = layout.folder_in(store, experiment_id)
     key = layout.partial_key(folder, process_index)
     if bytes_of(store, key) is not None:
@@ -45,7 +45,7 @@ def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> 
 
 
 def delete_leftovers(store: Store, experiment_id: str, process_index: int) -> None:
-    """Delete the temporary files that dead processes left for a process that has a result now."""
+    """Delete the temporary files of ended writers for a process that has a result now."""
     folder = layout.folder_in(store, experiment_id)
     own = {layout.process_file(process_index), layout.partial_key(folder, process_index).rpartition("/")[2]}
     for entry in store.list(layout.raw_folder(folder)):

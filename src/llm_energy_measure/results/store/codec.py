@@ -1,9 +1,11 @@
 """Encode records to the bytes of their files, and decode these bytes.
 
-A raw result is parsed to plain objects, which show if an object contains a key twice, and then converted: older
-versions are migrated, unknown fields are kept by JSON pointer (RFC 6901), and a byte order mark or `3.0` for an integer
-is accepted. The embedded raw records of an aggregate keep their bytes, so the aggregate is decoded in one typed pass if
-it contains exactly the fields of this version.
+A raw result is first parsed to plain objects, so that a key that occurs twice is found. The objects are then converted
+to a record. Older schema versions are migrated. Unknown fields are kept by JSON pointer (RFC 6901). A byte order mark
+is accepted, and `3.0` is accepted for an integer.
+
+An aggregate contains the bytes of its raw records. The aggregate is decoded directly to a record if it contains exactly
+the fields of this version.
 """
 
 from __future__ import annotations
@@ -47,16 +49,17 @@ from llm_energy_measure.security import require_bounded_json
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Values that a newer minor version may contain and this version cannot: each costs one more conversion.
+# Maximum number of values of a newer minor version that this version cannot represent. Each of them costs one more
+# conversion.
 _MAX_NEW_VALUES = 50
-# A larger manifest was not written by this package, and is decoded each time.
+# This package writes no larger manifest. A larger one of another program is not cached.
 _MAX_CACHED_BYTES = 4096
 
 BOM = b"\xef\xbb\xbf"
 
 
 class _Kind(typing.NamedTuple):
-    """A kind of file: its name in messages, what to do if a file is damaged, and its maximum nesting depth."""
+    """A kind of file: its name in messages, the advice for a damaged file, and the maximum nesting depth."""
 
     name: str
     advice: str
@@ -64,13 +67,13 @@ class _Kind(typing.NamedTuple):
 
 
 _RAW = _Kind("raw result", "keep the file; repair it or run its process again")
-# An embedded raw record is two levels deeper.
+# A raw record is two levels deeper in an aggregate than in a raw file.
 _AGGREGATE = _Kind("aggregated result", "make the aggregate again from its raw results", MAX_RECORD_DEPTH + 2)
 _MANIFEST = _Kind("manifest", "remove it; the expected number of processes is then unknown")
 
 
 class NewerMinorVersionWarning(UserWarning):
-    """A file was written by a newer minor version: it loads, and fields unknown to this version are kept."""
+    """Warns that a newer minor version wrote a file. The file is loaded, and its unknown fields are kept."""
 
 
 class _Envelope(AggregatedSummary, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,7 +106,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def digest(data: _Bytes) -> str:
-    """Return the SHA-256 in lower-case hexadecimal."""
+    """Return the SHA-256 of the data in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -120,11 +123,12 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
 
     Args:
         data: Content of the file.
-        name: Name of the file in errors, such as `exp_7/process_3.json`; its last part becomes the source's name.
-        migrations: The steps from older versions.
+        name: Name of the file in errors, such as `exp_7/process_3.json`. Its last part becomes
+            `record.stored.source.name`.
+        migrations: The migrations from older schema versions.
 
     Raises:
-        ResultCorruptError: The bytes are not a raw result; the message says what they are.
+        ResultCorruptError: The bytes are not a raw result; the message says why.
         SchemaVersionError: The schema version is a newer major version, or not a version.
 
     Warns:
@@ -135,7 +139,7 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
 
 
 def peek_id(data: bytes) -> str | None:
-    """Return the experiment id in the bytes of a raw result that may be damaged; None if there is none."""
+    """Return the experiment id in a file without a check of its other fields; None if there is no id."""
     try:
         return msgspec.json.decode(data.removeprefix(BOM), type=_Id).experiment_id
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -143,9 +147,9 @@ def peek_id(data: bytes) -> str | None:
 
 
 def encode_raw(record: RawProcessResult) -> bytes:
-    """Return the bytes of a raw file: JSON with an indent of two, unknown fields in their old places.
+    """Return the bytes of a raw file: JSON with an indent of two, and with the unknown fields in their original places.
 
-    No newline follows: the same bytes are embedded in an aggregate, and must have the same digest there.
+    The bytes do not end with a newline. An aggregate contains the same bytes, which must have the same digest there.
     """
     plain = record if record.unknown_fields is msgspec.UNSET else _document(record)
     return msgspec.json.format(msgspec.json.encode(plain, enc_hook=_plain), indent=2)
@@ -156,7 +160,7 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
 
     Raises:
         InvalidResultError: A value has the wrong type, is not finite, or is negative where that has no meaning; or the
-            timestamps contradict each other. `problems` has one sentence for each.
+            timestamps contradict each other. `problems` of the error has one sentence for each problem.
     """
     if not isinstance(record, RawProcessResult):
         raise _refused("cannot save a raw result", [f"it is a {type(record).__name__}, not a RawProcessResult"])
@@ -185,8 +189,7 @@ def _unchanged_by_json(record: RawProcessResult) -> RawProcessResult | None:
     """Return the decoded record if encoding and decoding give an equal record; else None.
 
     An equal record has the right types and ranges, and no value that JSON changes (NaN, a numpy scalar, a key that is
-    not a string). Nearly every record is of this kind. Without this shortcut, `save_raw` takes 1.7 times the processor
-    time.
+    not a string). Nearly all records pass this fast check. Without it, `save_raw` takes 1.7 times the processor time.
     """
     if record.unknown_fields is not msgspec.UNSET:
         return None
@@ -237,7 +240,7 @@ def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
 
 
 def _embedded_raws(envelope: _Envelope, data: bytes, name: str) -> Sequence[_Bytes]:
-    """Return the raw records in an aggregate, without a copy. An envelope that was converted has none."""
+    """Return the bytes of the raw records in an aggregate, from `data` if the envelope does not contain them."""
     try:
         return [memoryview(raw) for raw in envelope.process_results] or embedded_records(data)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -252,10 +255,10 @@ def _decode_embedded(raws: Sequence[_Bytes], name: str) -> list[RawProcessResult
 
 
 def decode_summary(data: bytes, name: str) -> AggregatedSummary:
-    """Return an aggregated result without its raw records: several times faster than `decode_aggregated`.
+    """Return an aggregated result without its raw records, several times faster than `decode_aggregated`.
 
-    The `integrity` covers the whole file. Damage inside the raw records of an unsealed aggregate, and keys that
-    occur twice, are not found. Args and Raises are those of `decode_aggregated`.
+    `integrity` covers the whole file. Keys that occur twice are not found. If the aggregate has no digests, damage
+    inside its raw records is not found. Args and Raises are those of `decode_aggregated`.
     """
     envelope = _decode(_Envelope, data, _AGGREGATE, name, check_keys=False)
     is_sealed = envelope.values_sha256 is not msgspec.UNSET
@@ -267,7 +270,7 @@ def decode_summary(data: bytes, name: str) -> AggregatedSummary:
 def _integrity(
     envelope: _Envelope, summary: AggregatedSummary, raws: Sequence[_Bytes], name: str, data: bytes
 ) -> Integrity:
-    """Return whether the values of an aggregate are those from which its digests were computed."""
+    """Return `sealed` if the values match the digests in the file, `unsealed` without digests, else `altered`."""
     values_sha256, processes_sha256 = envelope.values_sha256, envelope.processes_sha256
     if isinstance(values_sha256, str) and isinstance(processes_sha256, str):
         is_sealed = _has_values(summary, values_sha256, processes_sha256, data) and (
@@ -300,7 +303,10 @@ def _has_processes(raws: Sequence[_Bytes], processes_sha256: str, name: str) -> 
 
 
 def _are_sources(sources: Sequence[SourceFile], raws: Sequence[_Bytes]) -> bool:
-    """Return True if the embedded records are byte for byte the source files. This takes less time than decoding."""
+    """Return True if each embedded record has the bytes of its source file, without or with a final newline.
+
+    This check takes less time than decoding.
+    """
     return len(raws) == len(sources) > 0 and all(
         source.sha256 == digest(raw if len(raw) == source.size_bytes else bytes(raw) + b"\n")
         for source, raw in zip(sources, raws, strict=True)
@@ -313,7 +319,10 @@ def embedded_records(data: bytes) -> list[memoryview]:
 
 
 def is_copy_of(embedded: memoryview, data: bytes) -> bool:
-    """Return True if an embedded record is the content of a raw file, byte for byte, without a copy of either."""
+    """Return True if an embedded record has the bytes of a raw file without its BOM and outer white space.
+
+    The bytes are compared in parts, so that a large record is not copied.
+    """
     body = data.removeprefix(BOM).strip()
     return len(body) == len(embedded) and all(
         body.startswith(bytes(embedded[start : start + _COMPARED_BYTES]), start)
@@ -326,7 +335,7 @@ def encode_aggregated(record: AggregatedResult, *, with_digests: bool = True) ->
 
     Args:
         record: The aggregate.
-        with_digests: False for a copy of an aggregate whose values no digest proves.
+        with_digests: False for a copy of an aggregate that has no digests.
 
     Raises:
         InvalidResultError: A figure has the wrong type, is not finite, or is negative where that has no meaning.
@@ -339,16 +348,16 @@ def encode_aggregated(record: AggregatedResult, *, with_digests: bool = True) ->
         processes_sha256 = processes_digest(_as_decoded(record.process_results, embedded))
         digests = f',\n  "values_sha256": "{values_digest(summary, processes_sha256)}"'
         digests += f',\n  "processes_sha256": "{processes_sha256}"'
-    # Copied, not encoded: the digest of an embedded record then equals the one under `sources`.
+    # The records are copied and not encoded again, so that they have the digests in `sources`.
     parts = [head.removesuffix(b"\n}"), digests.encode(), b',\n  "process_results": [\n']
     for data in embedded:
         parts += [data, b",\n"]
-    # One join: each further one would copy the records, which can have hundreds of megabytes, again.
+    # One join instead of several, because each join copies the records, which can have hundreds of megabytes.
     return b"".join([*(parts[:-1] if embedded else parts), b"\n  ]\n}\n"])
 
 
 def _as_decoded(records: Sequence[RawProcessResult], embedded: Sequence[bytes]) -> list[RawProcessResult]:
-    """Return the records as a reader decodes them: a record that no file contains may have a tuple, for example."""
+    """Return the records as a reader will decode them. A record that was built in Python may contain a tuple."""
     try:
         return [
             record if record.stored else _decode(RawProcessResult, data, _RAW, f"process_{record.process_index}.json")
@@ -368,7 +377,7 @@ def _encode_head(record: AggregatedResult) -> tuple[bytes, AggregatedSummary]:
             encoded = _ENCODER.encode(record)
             decoded = _DECODERS[AggregatedResult].decode(encoded)
             if decoded == record:  # as in `_unchanged_by_json`
-                # A string can't contain a line feed, so this is the line of the field.
+                # No JSON string contains a line feed, so the replaced line is the field.
                 head = msgspec.json.format(encoded, indent=2).replace(b',\n  "process_results": []', b"", 1)
                 return head, summary_of(decoded)
         except (msgspec.DecodeError, TypeError, ValueError, NotImplementedError, RecursionError):
@@ -390,8 +399,8 @@ def _encode_head(record: AggregatedResult) -> tuple[bytes, AggregatedSummary]:
 
 
 def decode_manifest(data: bytes, name: str) -> Manifest:
-    """Return a manifest. Raises as `decode_raw`."""
-    # Each save reads the manifest twice, and the bytes are the same each time.
+    """Return the manifest in the bytes of a file. Raises the errors of `decode_raw`."""
+    # Each save reads the same manifest twice, so decoded manifests are cached.
     decode = _decode_manifest if len(data) <= _MAX_CACHED_BYTES else _decode_manifest.__wrapped__
     return decode(data, name)
 
@@ -438,7 +447,7 @@ def _decode(
         raise _corrupt(kind, name, str(error)) from error
     record = _decode_text(record_type, cut, kind, name, migrations=migrations, check_keys=check_keys)
     if isinstance(record, RawProcessResult) and not cut.restore(record):
-        whole = SampleArrays(cut.original, {}, cut.original)  # a list has values that are no samples, or is elsewhere
+        whole = SampleArrays(cut.original, {}, cut.original)  # a list has values that are no samples
         return _decode_text(record_type, whole, kind, name, migrations=migrations, check_keys=check_keys)
     return record
 
@@ -452,7 +461,7 @@ def _decode_text(
     migrations: Sequence[Migration],
     check_keys: bool,
 ) -> RecordT:
-    """Return the record in a text without its large arrays."""
+    """Return the record in a text whose large arrays were cut out."""
     if record_type is _Envelope:
         record = _decode_exact(record_type, cut, kind.levels, check_keys=check_keys)
         if record is not None:
@@ -486,7 +495,7 @@ def _decode_exact(record_type: type[RecordT], cut: SampleArrays, levels: int, *,
 
 
 def _migrated(document: Document, kind: _Kind, name: str, migrations: Sequence[Migration]) -> Document:
-    """Return the document in the current version; a newer minor version is returned unchanged."""
+    """Return the document in the current schema version; a document of a newer minor version is unchanged."""
     version = document.get("schema_version", SCHEMA_VERSION)
     if version == SCHEMA_VERSION:
         return document
@@ -530,7 +539,7 @@ def _convert(record_type: type[RecordT], document: Document) -> RecordT:
 
 
 def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
-    """Return a record of a newer minor version; a value that this version can't hold becomes an unknown field."""
+    """Return a record of a newer minor version; a value that this version can't represent becomes an unknown field."""
     kept: dict[str, Any] = {}
     rest: Document = msgspec.json.decode(msgspec.json.encode(document))
     for _ in range(_MAX_NEW_VALUES):
@@ -550,7 +559,7 @@ def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
 
 
 def _document(record: RawProcessResult | AggregatedResult) -> Document:
-    """Return the record as plain objects, unknown fields in their old places."""
+    """Return the record as plain objects, with the unknown fields in their original places."""
     document: Document = msgspec.to_builtins(record, enc_hook=_plain)
     put_back(document, document.pop("unknown_fields", {}))
     return document

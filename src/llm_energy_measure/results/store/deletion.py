@@ -1,10 +1,11 @@
-"""Deletion of an experiment: one step hides it, then all its files are removed.
+"""Delete an experiment: the first step hides the experiment, and the second step removes all its files.
 
-After this step no reader finds the experiment, its aggregate or its tags, even if the removal does not finish.
-`results check --clean` finishes the removal.
+After the first step, no reader finds the experiment, its aggregate or its tags, even if the removal does not finish.
+`results check --clean` finishes an interrupted removal.
 
-In a directory, the step is a rename, and the next use of the id finishes the removal too. In a bucket, `bucket_moves`
-does the step: the id cannot be used again before the removal has finished, because its objects keep their keys.
+In a directory, the first step renames the folder. The next use of the id also finishes an interrupted removal. In a
+bucket, the first step creates a marker (`bucket_moves`). The id cannot be used again before the removal has finished,
+because the objects keep their keys.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     Args:
         store: The store.
         folder: Its folder name.
-        owner: The id of the experiment; its archived attempts are deleted too. None deletes all attempts that are
+        owner: The id of the experiment, whose archived attempts are deleted too. None deletes all attempts that are
             archived under the folder name.
     """
     finish(store, folder)
@@ -39,7 +40,7 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
-        # There was no folder to rename, so a new marker hides the rest. On a full disk, the removal works without it.
+        # There was no folder to rename, so a new marker hides the other files. A full disk does not stop the removal.
         with contextlib.suppress(StorageError):
             store.create(f"{marker}/{MANIFEST_NAME}", codec.encode_manifest(Manifest(experiment_id=owner or folder)))
     _remove(store, folder, owner)
@@ -55,7 +56,7 @@ def _delete_from_bucket(store: Store, folder: str, owner: str | None) -> bool:
 
 
 def require_unused(store: Store, folder: str) -> None:
-    """Make a folder name usable: finish an interrupted deletion. In a bucket, raise if there is one.
+    """Finish an interrupted deletion, so that the folder name can be used again. In a bucket, raise instead.
 
     Raises:
         ResultExistsError: In a bucket, the deletion of the earlier experiment has not finished.
@@ -98,7 +99,7 @@ def deleted_folders(store: Store) -> set[str]:
 
 
 def without_hidden(store: Store, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the folder names that no unfinished change hides. In a directory, a rename changes the name at once."""
+    """Yield the folder names that no unfinished deletion or archiving hides. A directory has no hidden folders."""
     hidden = bucket_moves.hidden_folders(store)
     return (folder for folder in folders if folder not in hidden)
 
@@ -126,7 +127,7 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
         if attempt is not None and attempt[0] == folder:
             key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
             with contextlib.suppress(ResultsError):
-                # An attempt of another experiment that used the folder name before is kept.
+                # The attempt is kept if another experiment used the folder name before.
                 if owner in (None, codec.decode_manifest(store.get(key), key).experiment_id):
                     keys.append(f"{RAW_DIR}/{entry.name}/")
     return keys

@@ -1,11 +1,11 @@
-"""Digests of the values of an aggregate: they show that another program changed a value after the aggregation.
+"""Compute digests of the values of an aggregate, to detect that another program changed a value.
 
-A digest is the SHA-256 of the values as MessagePack, with the fields and keys of each object in sorted order. It does
-not depend on the layout of the JSON text: on the order of keys, on blanks, or on the spelling of a number. Anyone can
-compute a digest: it detects edits and damage, and is no signature.
+A digest is the SHA-256 of the values as MessagePack, with the fields and keys of each object in sorted order. The
+layout of the JSON text has no effect on the digest: the order of keys, white space, and the spelling of numbers. A
+digest detects edits and damage. It is not a signature, because every program can compute it.
 
-MessagePack takes an eighth of the time of JSON, because it copies floating-point numbers. With JSON, `aggregate --all`
-would take 15 % more processor time (400 experiments of 8 processes).
+Encoding as MessagePack takes an eighth of the time of JSON, because the bytes of floating-point numbers are copied.
+With JSON, `aggregate --all` would take 15 % more processor time (400 experiments of 8 processes).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def values_digest(summary: AggregatedSummary, processes_sha256: str, document: A
     Args:
         summary: The aggregate.
         processes_sha256: The digest of its processes, which this digest includes.
-        document: The JSON object from which the aggregate was decoded. A field that it lacks is left out: a release
-            that did not know the field wrote the digest.
+        document: The JSON object from which the aggregate was decoded. A field that this object lacks is left out of
+            the digest, because the release that computed the stored digest did not know the field.
     """
     return hashlib.sha256(_values(summary, document) + processes_sha256.encode()).hexdigest()
 
@@ -50,7 +50,7 @@ def processes_digest(records: Sequence[RawProcessResult], documents: Sequence[An
 
 
 def _with_packed_samples(record: RawProcessResult) -> RawProcessResult:
-    """Return the record with its latency samples as float64 bytes (big-endian), which takes a ninth of the time."""
+    """Return the record with its latency samples as float64 bytes (big-endian), which are encoded nine times faster."""
     inference = record.inference_metrics
     latency = None if inference is None else inference.latency_measurements
     if inference is None or latency is None:
@@ -68,15 +68,15 @@ def _with_packed_samples(record: RawProcessResult) -> RawProcessResult:
 
 
 def _values(record: AggregatedSummary | RawProcessResult, document: Any = None) -> bytes:
-    """Return the values of a record as bytes: equal for equal values, different for different ones."""
-    # The values of these objects have any type, so that a decoder cannot know if 3 was 3.0 before.
+    """Return the values of a record as bytes. Equal values give equal bytes; different values give different bytes."""
+    # The values in these two objects can have any type. A decoder of JSON can't know if a 3 was a 3.0 originally.
     free = {name: _free_digest(getattr(record, name)) for name in ("effective_config", "cli_overrides")}
     record = msgspec.structs.replace(record, **free)
     if document is None and record.unknown_fields is msgspec.UNSET:
         try:
             return _ENCODER.encode(record)
         except (OverflowError, ValueError):
-            pass  # an integer of more than 64 bits, or a time that has no year in UTC
+            pass  # an integer of more than 64 bits, or a time outside of the years 1 to 9999 in UTC
     values = msgspec.to_builtins(record, builtin_types=(bytes, datetime))
     put_back(values, _normalised(values.pop("unknown_fields", {})))
     if document is not None:
@@ -85,7 +85,7 @@ def _values(record: AggregatedSummary | RawProcessResult, document: Any = None) 
 
 
 def _free_digest(value: dict[str, Any]) -> bytes:
-    """Return the SHA-256 of an object with values of any type."""
+    """Return the SHA-256 of an object whose values can have any type; empty for an empty object."""
     if not value:
         return b""
     try:
@@ -102,10 +102,10 @@ def _digest_of_encoded(encoded: bytes) -> bytes:
 
 
 def _normalised(value: Any, *, floats: bool = True) -> Any:
-    """Return a value of any type in which each number has one form.
+    """Return a value in which equal numbers have the same type.
 
-    A whole number is an integer, even if it was written as 3.0 (with `floats`). An integer or a time that MessagePack
-    cannot hold is its text.
+    With `floats`, a float without a fraction becomes an integer (3.0 becomes 3). An integer or a time that MessagePack
+    cannot represent becomes a text.
     """
     if isinstance(value, datetime):
         try:
@@ -124,7 +124,7 @@ def _normalised(value: Any, *, floats: bool = True) -> Any:
 
 
 def _only_fields_of(document: Any, values: Any) -> Any:
-    """Return the values without the fields of objects that the document lacks."""
+    """Return the values without the fields that the document lacks, at any depth."""
     if isinstance(values, dict) and isinstance(document, dict):
         return {key: _only_fields_of(document[key], value) for key, value in values.items() if key in document}
     if isinstance(values, list | tuple) and isinstance(document, list) and len(values) == len(document):

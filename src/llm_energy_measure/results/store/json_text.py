@@ -1,7 +1,7 @@
-"""JSON text that was not written by this process: parsed only if that is safe and has one meaning.
+"""Parse JSON text of any origin, if parsing is safe and the text has only one meaning.
 
-A file is refused if it is empty, not UTF-8, nested too deeply, or if one object contains a key twice. Parsers keep the
-last value of such a key, and the file does not show which value is right.
+A text is refused if it is empty, not UTF-8, too large to parse, nested too deeply, or if an object contains a key
+twice. Parsers keep the last value of a repeated key, and the text does not show which value is right.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
 
 
 def _complaint(body: bytes) -> str | None:
-    """Return what Python's parser says about a text: its messages are clearer, and it finds keys that occur twice."""
+    """Return the error of Python's JSON parser for a text; None if there is no error.
+
+    The messages of this parser are clearer than those of `msgspec`, and it finds keys that occur twice.
+    """
     try:
         json.loads(body.decode(), object_pairs_hook=reject_duplicate_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -64,14 +67,14 @@ def _complaint(body: bytes) -> str | None:
 
 
 def has_unique_keys(body: bytes, encoded: bytes) -> bool:
-    """Return True if no object of a JSON text contains a key twice; False if a slow parser has to check that.
+    """Return True if no object of a JSON text contains a key twice; False if only a slow parser can find out.
 
-    A colon follows each key, and the other colons are in strings. Without a backslash, a string has as many colons as
-    its value. A decoder keeps one value of a repeated key, so the encoded value then contains fewer colons.
+    A colon follows each key, and all other colons are in strings. Without backslashes, re-encoding keeps the colons in
+    strings. A decoder drops all but one value of a repeated key, so that `encoded` then has fewer colons than `body`.
 
     Args:
         body: The text.
-        encoded: What `msgspec` decodes from the text, encoded again.
+        encoded: The text after decoding and encoding by `msgspec`.
     """
     return b"\\" not in body and body.count(b":") == encoded.count(b":")
 
@@ -96,7 +99,7 @@ def _no_constant(name: str) -> None:
 
 
 def location(error: msgspec.ValidationError) -> list[str]:
-    """Return the path in the document that an error of msgspec names, part by part."""
+    """Return the parts of the path in an error of msgspec, such as `["energy_metrics", "sensors", "0"]`."""
     _, _, path = str(error).partition(" - at `$")
     return re.findall(r"[^.\[\]]+", path.removesuffix("`"))
 

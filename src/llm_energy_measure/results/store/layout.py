@@ -1,4 +1,4 @@
-"""Names in a results directory: the key of each value, and the meaning of each file name. No file is read here."""
+"""Names in a results directory: the key of each value, and the meaning of each file name. Reads no file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.temporary import target_name
 
 KEPT_SUFFIX = ".kept"
-"""Suffix of rejected and superseded files: other readers take each name that ends in `.json` for a result."""
+"""Suffix of rejected and superseded files, because other programs read every `.json` file as a result."""
 
 # Earlier releases wrote rejected and superseded files without the suffix.
 _KEPT = rf"(?:{re.escape(KEPT_SUFFIX)})?"
@@ -53,8 +53,8 @@ UNNAMED = "_unnamed"
 
 
 def folder_name(experiment_id: str) -> str:
-    """Return the folder name of an experiment, which all its keys contain. Raises `ExperimentIdError`."""
-    # One save calls this three times with one id. The cache needs a hashable argument.
+    """Return an experiment's folder name, a part of all its keys. Raises `ExperimentIdError` if the id is not valid."""
+    # Cached, because a save calls this function three times with the same id. The cache needs a hashable argument.
     return _folder_names(experiment_id)[0] if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
 
 
@@ -152,7 +152,7 @@ def unpublished_index_of(name: str) -> int | None:
 
 
 def is_timeseries(name: str) -> bool:
-    """Return True if the file name is that of a power series, which schema 3.0.0 stores next to each result.
+    """Return True for the file name of a power series, which a tool with schema 3.0.0 stores next to each result.
 
     Example:
         >>> is_timeseries("process_0_timeseries.json"), is_timeseries("process_0.json")
@@ -183,7 +183,7 @@ def superseded_samples_key(folder: str, process_index: int, number: int) -> str:
 
 
 def claim_key(folder: str, name: str, number: int) -> str:
-    """Return the key of a claim on a sensor or a rank; `number` counts the claims on it from 1.
+    """Return the key of a claim on a sensor or a rank; `number` counts the claims on the same sensor or rank from 1.
 
     Example:
         >>> claim_key("exp_7", "cpu@1a2b", 1)
@@ -209,7 +209,7 @@ def manifest_key(folder: str) -> str:
 
 
 def earlier_attempt_folder(folder: str, attempt: int) -> str:
-    """Return the key prefix of an archived attempt. No experiment id has this folder name."""
+    """Return the key prefix of an archived attempt. It can't be the folder of an experiment."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}attempt-{attempt}"
 
 
@@ -225,7 +225,7 @@ def earlier_attempt_of(name: str) -> tuple[str, int] | None:
 
 
 def deleted_folder(folder: str) -> str:
-    """Return the key prefix of a deleted experiment until its files are removed. No experiment id has this name."""
+    """Return the key prefix of a deleted experiment until its files are removed. It can't be an experiment's folder."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}deleted"
 
 
@@ -262,7 +262,7 @@ def proof_name(folder: str, digest: str) -> str:
 
 
 def proof_folder_of(name: str) -> str | None:
-    """Return the experiment's folder name in the name of such an object; None for another name.
+    """Return the experiment's folder name in a name from `proof_name`; None for another name.
 
     Example:
         >>> proof_folder_of(proof_name("exp_7", "0" * 32)), proof_folder_of("exp_7.json")

@@ -1,7 +1,7 @@
 """The folder of one experiment's raw results: its files, its owner, and numbered copies of replaced files.
 
-The manifest, which is created before the first result, names the owner of a folder. A folder of another tool has no
-manifest; there the ids inside the results name the owner.
+The owner of a folder is the experiment whose id is in the manifest. The manifest is created before the first result. A
+folder of another tool has no manifest; its owner is the experiment whose id is in the results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.folder import get_listed
 from llm_energy_measure.storage.temporary import target_name, writer_has_ended, writer_is_remote
 
-# A reader starts again this often if a later attempt archives the folder during the reading.
+# Maximum number of times that a reader starts again because a later attempt archived the folder.
 _MAX_READS = 10
 
 
@@ -42,8 +42,8 @@ class RawRecovery(Struct, frozen=True, kw_only=True):
         unreadable: The unreadable files, by process index, each with its reason; an unreadable manifest is the last.
         manifest: The manifest; None if there is none, or if it is unreadable.
         partials: Readable checkpoints of processes that have no result, by process index.
-        unpublished: Complete results in temporary files, of processes that ended before they could publish them, by
-            process index. `aggregate --no-strict` and `results check --salvage` publish them.
+        unpublished: Complete results in temporary files, by process index. Their processes ended before they could
+            rename the files. `aggregate --no-strict` and `results check --salvage` save these results.
     """
 
     results: list[RawProcessResult]
@@ -68,7 +68,7 @@ class RawFolder:
     Args:
         store: The store.
         name: Name of the folder: a sanitised experiment id.
-        attempt: An archived attempt; by default the current one.
+        attempt: Number of an archived attempt; by default the current attempt.
     """
 
     def __init__(self, store: Store, name: str, *, attempt: int | None = None) -> None:
@@ -79,11 +79,11 @@ class RawFolder:
         self._place = layout.folder_of_key(prefix)
 
     def process_indices(self) -> list[int]:
-        """Return the processes that have a result, readable or not, in order."""
+        """Return the indices of the processes that have a result, readable or not, in order."""
         return _indices_of(self._names())
 
     def unfinished_indices(self) -> list[int]:
-        """Return the processes that have a checkpoint and no result, in order."""
+        """Return the indices of the processes that have a checkpoint and no result, in order."""
         names = self._names()
         indices = {layout.partial_index_of(name) for name in names} - {process_index_of(name) for name in names}
         return sorted(index for index in indices if index is not None)
@@ -91,8 +91,8 @@ class RawFolder:
     def unpublished(self) -> list[RawProcessResult]:
         """Return the complete results in temporary files of ended processes that have no result, by process index.
 
-        The writer of a file can't be checked if it ran on another host. It does no harm if this writer still runs: the
-        bytes are complete, and a process publishes them unchanged.
+        A file of another host is included although its writer may still run. The bytes of the file are complete, and
+        the writer would publish the same bytes.
         """
         entries = [entry for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
         published = {entry.name for entry in entries}
@@ -143,7 +143,7 @@ class RawFolder:
         return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
     def manifest(self, data: bytes | None = None) -> Manifest | None:
-        """Return the manifest, or None if there is none. Raises `ResultCorruptError`.
+        """Return the manifest, or None if there is none. Raises `ResultCorruptError` if it is damaged.
 
         Args:
             data: The bytes of its file, if they were already read.
@@ -161,7 +161,7 @@ class RawFolder:
         return manifest
 
     def recover(self) -> RawRecovery:
-        """Return the readable results, and the unreadable files with their reasons, all of one attempt."""
+        """Return the readable results, and the unreadable files with their reasons. All are of the same attempt."""
         recovery = self._recover()
         for _ in range(_MAX_READS):
             manifest = self._manifest_or_reason()
@@ -209,12 +209,12 @@ class RawFolder:
             return None
 
     def owner(self) -> str | None:
-        """Return the exact id of the experiment that owns the folder; None if no file names it."""
+        """Return the exact id of the experiment that owns the folder; None if no file contains an id."""
         manifest = self.readable_manifest()
         return next(self._ids_in_results(), None) if manifest is None else manifest.experiment_id
 
     def require_same_case(self) -> None:
-        """Raise `ExperimentIdError` if the file system ignores case and the folder has another name, as in `Exp`."""
+        """Raise `ExperimentIdError` if the folder's real name differs in case, on a file system that ignores case."""
         owner = self.owner()
         if owner is not None and layout.differs_in_case(owner, self.name) and not _has_name(self.store, self.name):
             raise self.id_conflict(self.name, owner)
@@ -222,8 +222,8 @@ class RawFolder:
     def claim(self, manifest: Manifest) -> Manifest:
         """Return the manifest of the folder; create it if there is none.
 
-        The first writer of the manifest makes its experiment the owner. The manifest precedes every result, so that
-        results of two ids are never in one folder, even if the ids have the same folder name.
+        The experiment of the first manifest becomes the owner. A manifest is created before every result, so that one
+        folder never contains results of two ids, even if the two ids have the same folder name.
 
         Raises:
             ExperimentIdError: Another experiment owns the folder.
@@ -245,16 +245,16 @@ class RawFolder:
         return found
 
     def _require_claimable(self, manifest: Manifest) -> None:
-        """Raise if results of another experiment, a deletion or the archive of this attempt prevent a manifest."""
+        """Raise if the folder has another owner, if a bucket is still deleting it, or if the attempt is archived."""
         require_owner = partial(self._require_no_other_owner, manifest.experiment_id)
         require_attempt = partial(self._require_not_archived, manifest)
         if self.store.supports_folder_move:
             require_owner()
         else:
-            from llm_energy_measure.storage.parallel import at_once  # directories do not need this import
+            from llm_energy_measure.storage.parallel import at_once  # only buckets need this import
 
-            # Four independent requests. The first two calls raise or return None, the other two return True if there is
-            # a marker. `claim` reads the archive again after it has created the manifest.
+            # Four independent requests. The first two calls raise or return None. The last two calls return True if
+            # there is a marker. `claim` checks the archive again after it has created the manifest.
             markers = bucket_moves.marker_checks(self.store, self.name)
             try:
                 if not any(at_once(self.store, require_owner, require_attempt, *markers)):
@@ -262,14 +262,14 @@ class RawFolder:
             except ExperimentIdError:
                 if not bucket_moves.is_deleted(self.store, self.name):
                     raise
-                bucket_moves.require_unused(self.store, self.name)  # the id is free after the deletion
+                bucket_moves.require_unused(self.store, self.name)  # raises until the deletion has finished
                 require_owner()  # the deletion has finished meanwhile
-        with contextlib.suppress(StorageError, UnsafePathError):  # must not stop a measurement
-            deletion.require_unused(self.store, self.name)  # remains of an experiment that had this folder
+        with contextlib.suppress(StorageError, UnsafePathError):  # such an error must not stop a measurement
+            deletion.require_unused(self.store, self.name)  # finishes the deletion of an earlier experiment
         require_attempt()
 
     def _require_no_other_owner(self, experiment_id: str) -> None:
-        """Raise if a result names another experiment: a result of another tool, or with a damaged manifest."""
+        """Raise if a result has the id of another experiment. The folder has no readable manifest."""
         # In a bucket, one listing shows that a new folder has no result.
         indices = None if self.store.supports_folder_move else _indices_of(self._listed_names())
         owner = next(self._ids_in_results(indices), None)
@@ -277,7 +277,7 @@ class RawFolder:
             raise self.id_conflict(experiment_id, owner)
 
     def _require_not_archived(self, manifest: Manifest) -> None:
-        """Raise if the attempt is archived, so that no process starts it again before the next manifest exists."""
+        """Raise if the attempt is archived: no process may start it again before the next attempt has its manifest."""
         key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
         try:
             archived = codec.decode_manifest(self.store.get(key), key)
@@ -308,13 +308,13 @@ class RawFolder:
         return refused
 
     def _ids_in_results(self, indices: Sequence[int] | None = None) -> Iterator[str]:
-        """Yield the ids in the results that match the folder's name in any case: file systems may ignore case.
+        """Yield the ids in the results whose folder name is this one. Case is ignored, as on some file systems.
 
         Args:
             indices: The processes that have a result, if the caller has listed them.
         """
         if indices is None:
-            first = self._id_in_result(0)  # it usually exists: a save then lists no folder with thousands of files
+            first = self._id_in_result(0)  # usually exists, so that a save lists no folder with thousands of files
             if first is not None:
                 yield first
             indices = [index for index in self.process_indices() if index]
@@ -356,10 +356,10 @@ def bytes_of(store: Store, key: str) -> bytes | None:
 
 
 def keep_bytes(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path, bool]:
-    """Store bytes under the first free number; return the path, and False if the same bytes already had a number.
+    """Store bytes under the first free number. Return the path, and False if a number already has the same bytes.
 
-    Values are read up to the first missing number, so that only a number that seems free is written to. A file that an
-    earlier release kept under this number has the name without `layout.KEPT_SUFFIX`.
+    The values are read in the order of their numbers, up to the first missing number. Earlier releases stored such
+    files under names without `layout.KEPT_SUFFIX`.
     """
     for number in count(1):
         key = key_of(number)
@@ -373,7 +373,7 @@ def keep_bytes(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple
 
 
 def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> Path:
-    """Give a value that is about to be replaced a second name, under the first free number; return its path."""
+    """Copy a value, which the caller will replace, to the first free number. Return the path of the copy."""
     number = 1
     while not store.copy_if_absent(key, key_of(number)):
         number += 1

@@ -1,4 +1,4 @@
-"""Keep a record that `save_raw` refuses: its measurement is never lost."""
+"""Keep a record that `save_raw` refuses, so that its measurement is not lost."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from llm_energy_measure.storage.base import Store
 
 @contextlib.contextmanager
 def keep_refused(store: Store, experiment_id: str, record: object) -> Iterator[None]:
-    """Keep the record if the block refuses it; the error then names the file in `kept` and in its message.
+    """Keep the record if the `with` block refuses it. The attribute `kept` and the message of the error name the file.
 
-    The file is `rejected-process_<i>-<n>.json.kept` in the folder of the experiment, or in a folder of its own if the
-    id can name no folder.
+    The file is `rejected-process_<i>-<n>.json.kept` in the folder of the experiment, or in the folder `_unnamed` if the
+    id is not valid.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def _keep(
     with contextlib.suppress(StorageError, UnsafePathError):
         deletion.finish(store, folder)
     data = rejected_document(record, getattr(refused, "problems", ()) or (refused.found,))
-    index = getattr(record, "process_index", None)  # an object of any type is kept
+    index = getattr(record, "process_index", None)  # the record can be an object of any type
     try:
         refused.kept, _ = keep_bytes(store, data, lambda number: layout.rejected_key(folder, index, number))
     except (StorageError, UnsafePathError) as error:
@@ -67,9 +67,9 @@ def rejected_document(record: object, problems: Sequence[str]) -> bytes:
 
 
 def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
-    """Return any object as JSON values that a reader can understand; `inside` has the ids of the containing objects."""
+    """Return any object as readable JSON values; `inside` has the `id()` of each object that contains it."""
     if callable(getattr(value, "tolist", None)):
-        # The text of an array omits its middle. A method of another library can raise any error.
+        # The `repr` of a large array omits most values. A `tolist` of another library can raise any error.
         with contextlib.suppress(Exception):
             value = value.tolist()
     if id(value) in inside or len(inside) > 2 * MAX_RECORD_DEPTH:
@@ -108,5 +108,5 @@ def _printable_scalar(value: Any) -> Any:
 
 
 def _writable(text: str) -> str:
-    """Return the text with lone surrogates (from undecodable file names) escaped."""
+    """Return the text with escaped lone surrogates, which come from undecodable file names."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,8 @@
-"""Latency samples of large raw files, which would take four times their size in memory as lists of Python floats.
+"""Decode the latency samples of large raw files to arrays.
 
-They are cut out of the JSON text before it is decoded, and kept as `array.array("d")` of 8 bytes per sample. The text
-that is left is small, so that its checks are cheap.
+An `array.array("d")` takes 8 bytes per sample; a list of Python floats takes four times as much. The samples are cut
+out of the JSON text before the text is decoded, and are decoded separately. The remaining text is small, so that the
+checks of this text are cheap.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.units import Milliseconds
 
 MIN_TEXT_BYTES = 8 * 1024 * 1024
-"""Smaller files are decoded to lists."""
+"""The samples of smaller files are decoded to lists."""
 
 MIN_ARRAY_BYTES = 64 * 1024
 """Smaller arrays of a large file are decoded to lists."""
@@ -33,7 +34,7 @@ class SampleArrays(NamedTuple):
 
     Attributes:
         text: The text, in which each array is replaced by a list of one random number.
-        spans: Start and end of the content of each array in the original text, by this number.
+        spans: Start and end offset, in bytes, of the content of each array in the original text, by its random number.
         original: The original text.
     """
 
@@ -50,7 +51,8 @@ class SampleArrays(NamedTuple):
         """Put the samples into a record that was decoded from `text`.
 
         Returns:
-            False if an array is not a list of samples in its place. The record must then not be used.
+            False if a removed array is not in a field for latency samples, or has a value that is no sample. The record
+            must then not be used.
         """
         inference = record.inference_metrics
         latency = None if inference is None else inference.latency_measurements
@@ -99,7 +101,7 @@ def cut_sample_arrays(
 
 
 def _decode(body: bytes, start: int, end: int) -> array[float] | None:
-    """Return the samples between the brackets of a list; None if these are not numbers of at least 0."""
+    """Return the samples in the content of a JSON list; None if a value is not a number of at least 0."""
     samples = array("d")
     while start <= end:
         cut = body.find(b",", min(start + _CHUNK_BYTES, end), end)

@@ -1,8 +1,8 @@
 """Power samples of a process, stored next to its result as `samples-process_<i>.csv.gz`.
 
 The file is CSV in gzip: `time_s,device,power_w`, then `temperature_c`, `clock_mhz` and `throttle` if they are known.
-`time_s` counts from the start of the record. Equal samples give equal bytes. The samples are evidence and no result:
-no total is computed from them.
+`time_s` is the number of seconds since the start of the record. Equal samples give equal bytes. No total is computed
+from the samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llm_energy_measure.storage.base import Store
 _REQUIRED = ["time_s", "device", "power_w"]
 _OPTIONAL = ["temperature_c", "clock_mhz", "throttle"]
 _MAX_TEXT_BYTES = 1024 * 1024 * 1024
-"""Limit of the decompressed text. One day of ten samples per second of eight GPUs has 200 MB."""
+"""Limit of the decompressed text. Ten samples per second of each of eight GPUs give 200 MB per day."""
 
 
 def save_samples(
@@ -34,7 +34,8 @@ def save_samples(
 ) -> bool:
     """Store the samples of a process, and return True if the file is new or was replaced.
 
-    Stored samples are kept: without `overwrite` unchanged, with it as `superseded-samples-process_<i>-<n>.csv.gz.kept`.
+    Without `overwrite`, an existing file is not changed. With `overwrite`, a replaced file is kept as
+    `superseded-samples-process_<i>-<n>.csv.gz.kept`.
     """
     folder = layout.folder_in(store, experiment_id)
     key, data = layout.samples_key(folder, process_index), encode_samples(traces)
@@ -61,14 +62,14 @@ def load_samples(store: Store, experiment_id: str, process_index: int) -> list[P
 
 
 def encode_samples(traces: Sequence[PowerTrace]) -> bytes:
-    """Return the file of these traces: rows in order of time, then of the device's place in `traces`."""
+    """Return the bytes of the file. Its rows are sorted by time, then by the position of the device in `traces`."""
     optional = [
         name
         for name, column in zip(_OPTIONAL, ("temperatures", "clocks", "throttles"), strict=True)
         if any(getattr(trace, column) is not None for trace in traces)
     ]
     buffer = io.BytesIO()
-    # The file name, the time and the platform are not in the header, so that equal samples give equal bytes.
+    # The gzip header contains no file name, time or platform, so that equal samples give equal bytes.
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as packed,
         io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
@@ -97,7 +98,7 @@ def _cell(value: float) -> str:
 
 
 def decode_samples(data: bytes, name: str) -> list[PowerTrace]:
-    """Return the traces in a file, one per device in order of the first row.
+    """Return the traces in the bytes of a file, one per device, in the order of their first rows.
 
     Raises:
         ResultCorruptError: The file is cut off, or a row has an invalid cell.
@@ -155,7 +156,7 @@ def _traces(rows: Iterable[list[str]]) -> list[PowerTrace]:
 
 
 def _known_numbers(cells: Sequence[str]) -> array[float] | None:
-    """Return the numbers in the cells, with `nan` for an empty cell; None if all are empty."""
+    """Return the numbers in the cells, with `nan` for an empty cell; None if all cells are empty."""
     return array("d", (_number(cell) if cell else math.nan for cell in cells)) if any(cells) else None
 
 

@@ -19,7 +19,7 @@ from llm_energy_measure.storage.folder import get_listed
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _MAX_TEXT = 10_000
 
-# A change is repeated this often if other processes change the same file at the same time.
+# Maximum number of times that a change is tried while other processes change the same file.
 _MAX_TRIES = 100
 
 
@@ -43,7 +43,7 @@ def load_tags(store: Store, experiment_id: str) -> Tags:
     """Return the tags and the note of an experiment; both are empty if there is no file.
 
     Raises:
-        ExperimentIdError: Another experiment, whose id differs in case, has the file.
+        ExperimentIdError: The file belongs to another experiment, whose id differs only in case.
         ResultCorruptError: The file is not a file of tags.
     """
     folder = layout.folder_in(store, experiment_id)
@@ -63,8 +63,8 @@ def change_tags(
 ) -> Tags:
     """Set and remove tags of an experiment, and return all its tags.
 
-    Several processes may change the tags at the same time: each keeps the tags that only the others set. A removal can
-    be lost if another process changes the file at the same time.
+    Several processes may change the tags at the same time. Each process keeps the tags that only other processes set.
+    A removal can be lost if another process changes the file at the same time.
 
     Args:
         store: The store of the results directory.
@@ -75,7 +75,7 @@ def change_tags(
 
     Raises:
         ConfigurationError: A name or a text is not valid.
-        ExperimentIdError: Another experiment, whose id differs in case, has the file.
+        ExperimentIdError: The file belongs to another experiment, whose id differs only in case.
         ResultCorruptError: The existing file is not a file of tags. It is not changed.
     """
     changes = {f"tags/{name}": value for name, value in (tags or {}).items()}
@@ -116,7 +116,7 @@ def encode_tags(tags: Tags) -> bytes:
 
 
 def decode_tags(data: bytes, name: str) -> Tags:
-    """Return the tags in the bytes of a file. Raises `ResultCorruptError`."""
+    """Return the tags in the bytes of a file. Raises `ResultCorruptError` if they are not a file of tags."""
     try:
         require_bounded_json(data)
         return msgspec.json.decode(data, type=Tags)
@@ -126,7 +126,7 @@ def decode_tags(data: bytes, name: str) -> Tags:
 
 
 def _decode_own(data: bytes, key: str, folder: str) -> Tags:
-    """Return the tags in a file; raise if the file system ignores case and the file is of another experiment."""
+    """Return the tags in a file; raise if its experiment id matches the folder name only without regard to case."""
     tags = decode_tags(data, key)
     if layout.differs_in_case(tags.experiment_id, folder):
         doing, found = f"cannot use the tags {key}", f"they belong to the experiment {tags.experiment_id!r}"
@@ -186,7 +186,7 @@ def _require_storable(experiment_id: str, tags: Mapping[str, str | None], note: 
 
 
 def _is_text(text: str) -> bool:
-    """Return False for text with a lone surrogate, from an undecodable argument: JSON can't contain it."""
+    """Return False for a text with a lone surrogate, from an undecodable argument. JSON can't represent such text."""
     try:
         text.encode()
     except UnicodeEncodeError:
