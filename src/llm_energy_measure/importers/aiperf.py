@@ -1,8 +1,8 @@
 """Import the profile export of NVIDIA AIPerf, with the energy of its GPU telemetry.
 
-Up to AIPerf 0.5 the energy has statistics of the counter, and the energy of the run is the maximum less the minimum.
-Later versions write the increase of the counter alone. The energies of the whole run (`total_gpu_energy`) are the same
-joules, and are used only without telemetry. Two endpoints can serve one GPU, so each UUID counts once.
+Up to AIPerf 0.5, the file has the minimum and the maximum of each energy counter. Their difference is the energy of the
+run. Later versions write only the increase of the counter. The field `total_gpu_energy` contains the same joules, so
+it is used only if the telemetry has no energy. Two telemetry endpoints can report one GPU, so each UUID counts once.
 
 Source: AIPerf 0.3 to 0.13, `profile_export_aiperf.json`.
 """
@@ -27,7 +27,7 @@ _DEVICE_ENERGIES = ("nvidia_energy_consumption", "amd_energy_consumption", "ener
 _TOTALS = ("nvidia_total_gpu_energy", "amd_total_gpu_energy", "total_gpu_energy")
 _METRICS = {"request_count", "benchmark_duration", "request_throughput", "output_token_throughput"}
 _SCRAPE_SEC = 0.666
-"""Interval of the telemetry. The energy of the whole run covers two intervals more than the profiling."""
+"""Time in seconds that `total_gpu_energy` covers in addition to the benchmark: two intervals of the telemetry."""
 _TOLERANCE = 0.05
 
 
@@ -36,7 +36,7 @@ def _recognises(source: ImportSource) -> bool:
 
 
 def _status(document: Document, notes: Notes) -> Status | None:
-    """Return the status of a run that did not end as planned."""
+    """Return `interrupted` for a cancelled run and `partial` for an incomplete run; None for a complete run."""
     if document.get("was_cancelled") is True:
         notes.add("incomplete_run", "the run was cancelled")
         return "interrupted"
@@ -47,7 +47,7 @@ def _status(document: Document, notes: Notes) -> Status | None:
 
 
 def _joules(metric: object) -> float | None:
-    """Return the energy of a metric in joules; None if it is unknown. A counter that was reset reads 0."""
+    """Return the energy of a metric in joules; None if it is unknown or 0. It is 0 if the counter was reset."""
     found = as_object(metric)
     factor = _JOULES_PER.get(str(found.get("unit")))
     low, high = as_number(found.get("min")), as_number(found.get("max"))
@@ -70,7 +70,7 @@ def _host(document: Document) -> str | None:
 
 
 def _devices(document: Document, notes: Notes) -> list[DeviceEnergy]:
-    """Return the energy of each GPU in the telemetry, each UUID once."""
+    """Return the energy of each GPU in the telemetry. A GPU that two endpoints report is returned once."""
     devices: dict[object, DeviceEnergy] = {}
     for endpoint, gpu in _gpus(document):
         metrics = as_object(gpu.get("metrics"))
@@ -92,7 +92,7 @@ def _devices(document: Document, notes: Notes) -> list[DeviceEnergy]:
 
 
 def _energy(document: Document, notes: Notes) -> EnergyMetrics | None:
-    """Return the energy of the GPUs; None if neither telemetry nor run has one."""
+    """Return the energy of the GPUs from the telemetry, or else from the totals of the run; None if it is unknown."""
     duration_sec = _value(document, "benchmark_duration")
     devices = _devices(document, notes)
     known = [device.energy_j for device in devices if device.energy_j is not None]
@@ -105,7 +105,8 @@ def _energy(document: Document, notes: Notes) -> EnergyMetrics | None:
     if total_j is not None:
         provenance, length_sec = "measured", duration_sec
     elif stated:
-        # The counter, or the mean power times the duration: the file does not say which.
+        # The total is the increase of a counter, or mean power times duration. The file does not state which of the
+        # two it is, so the provenance is None.
         total_j = math.fsum(stated)
         length_sec = None if duration_sec is None else duration_sec + _SCRAPE_SEC
     else:

@@ -1,7 +1,7 @@
-"""Read the GPU telemetry of NVIDIA AIPerf, one JSON object per scrape and GPU, as samples of a power log.
+"""Read the GPU telemetry of NVIDIA AIPerf as samples of a power log. Each line is a JSON object for one GPU.
 
-The counter is cumulative and in MJ, and the file includes the warm-up, so a window is needed. Two endpoints can serve
-one GPU: the samples of the first endpoint count.
+The energy counters are cumulative and in MJ. The file includes the warm-up, so only a window gives the energy of the
+run. Two telemetry endpoints can report one GPU; only the samples of the first endpoint are used.
 
 Source: AIPerf 0.3 to 0.13, `gpu_telemetry_export.jsonl`.
 """
@@ -24,12 +24,12 @@ _FIELDS = {"timestamp_ns", "gpu_index", "telemetry_data"}
 
 
 def is_telemetry(source: ImportSource) -> bool:
-    """Return True if the first object of the file is a scrape of a GPU."""
+    """Return True if the first object of the file has the telemetry fields of a GPU."""
     return set(source.first_fields) >= _FIELDS
 
 
 def read_telemetry(source: ImportSource, ignored: IgnoredRows) -> Iterator[Sample]:
-    """Yield the samples, and enter the line of each damaged one into `ignored`."""
+    """Yield the samples, and add the number of each damaged line to `ignored`."""
     endpoints: dict[str, str | None] = {}
     for number, line in enumerate(source.lines(), start=1):
         if not line.strip():
@@ -64,5 +64,5 @@ def read_telemetry(source: ImportSource, ignored: IgnoredRows) -> Iterator[Sampl
 
 
 def _first(data: dict[str, Any], names: tuple[str, ...]) -> float | None:
-    """Return the first of these values that is a number."""
+    """Return the first number among the values with these names; None if none of the values is a number."""
     return next((found for name in names if (found := as_number(data.get(name))) is not None), None)

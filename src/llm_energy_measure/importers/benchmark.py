@@ -1,7 +1,7 @@
-"""Import JSON results of benchmarks. A `Benchmark` describes how one of them is recognised and what its fields mean.
+"""Import JSON results of benchmarks. A `Benchmark` describes the files of one benchmark and their fields.
 
-A client measures tokens, throughput and latencies. If the result has no energy, it can come from a record of the same
-time, if the caller passes one. The report names each field that has energy in its name and that no description reads.
+A benchmark client measures tokens, throughput and latencies. For a result without energy, the caller can pass an energy
+record of the same time. If no energy is found, the report lists the fields whose names suggest an energy.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ Documents = Iterator[Document | RefusedInputError]
 
 _ENERGY = re.compile(r"energy|joule|power|watt|(?:^|[._])k?wh?(?:$|[._])", re.IGNORECASE)
 MAX_LEVELS = 50
-"""A record may have `MAX_RECORD_DEPTH` levels, and the configuration is inside it."""
+"""Greatest nesting depth of a field. The record that contains the field may have `MAX_RECORD_DEPTH` levels."""
 _COMPONENTS = ("total", "gpu", "cpu", "ram")
 
 
 class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
-    """How one benchmark calls its fields.
+    """The files of one benchmark: how they are recognised, and which fields they have.
 
     Attributes:
         name: Name of the format and of the tool.
-        looks_for: What identifies a file, for messages.
+        looks_for: Text in messages: what identifies a file.
         covers: Scope and provenance of the energies, for the documentation.
         unknown: Fields that the files do not state, for the documentation.
         needs: Top-level fields of each document.
         mapping: `FIELD=EXPRESSION` for fields of a record, as for `import --map`.
-        end_pattern: `strptime` pattern of the end; None is ISO 8601.
+        end_pattern: `strptime` pattern of start and end; None if they are in ISO 8601.
         scope: Scope of the energy of the GPUs and of the total.
         other_scope: Scope of the energy of CPU and memory.
-        provenance: Origin of the energies; None if the file does not say it.
-        dropped: Fields that the configuration does not keep: a value for each request, and texts, which are personal.
-        recognises: Returns whether the first document has this format; by default if it has the needed fields.
+        provenance: Provenance of the energies; None if the files do not state it.
+        dropped: Fields that are not stored in the configuration: values of each request, and texts (personal data).
+        recognises: Returns whether a file has this format. By default, the first document needs the fields `needs`.
         documents: Returns the documents of a file; by default its JSON objects.
-        energy: Returns the energy that no expression can compute; None if the document has none.
+        energy: Returns an energy that `mapping` cannot compute; None if the document has no such energy.
         host: Returns the name of the host.
-        status: Returns the status of the run, and adds what the user has to know to the notes.
+        status: Returns the status of the run, and adds notes about problems of the run.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Row(Mapping[str, str | float | None]):
-    """The cells of a document for an expression: top-level fields by name, other values by `{path}`."""
+    """A document as a row of cells for an expression: top-level fields by name, nested values by `{path}`."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -125,7 +125,7 @@ def _expressions(mapping: tuple[str, ...]) -> dict[str, Expression]:
 def _read(
     benchmark: Benchmark, sources: list[ImportSource], options: Options, report: ImportReport
 ) -> Iterator[RawProcessResult]:
-    """Yield one record for each document; `row` is the number of the document."""
+    """Yield one record for each document. The row in the report is the number of the document, counted from 1."""
     [source] = sources
     for row, document in enumerate(benchmark.documents(source), start=1):
         with report.refusing(source.path, row=row, prefix=f"object {row}: "):
@@ -179,12 +179,12 @@ def _record(
 
 
 def _version(document: Document) -> str | None:
-    """Return the version of the tool, in the field that AIPerf has for it."""
+    """Return the version of AIPerf; None for other tools, whose files have no version."""
     return as_text(document.get("aiperf_version"))
 
 
 def _note_tokens(record: RawProcessResult, values: Mapping[str, Any], notes: Notes) -> None:
-    """Note that a token count of the file has no place in the record."""
+    """Add a note if the file has token counts, but not both input and output tokens."""
     known = [name for name in ("input_tokens", "output_tokens", "total_tokens") if values.get(name) is not None]
     if known and record.inference_metrics is None and record.status != "failed":
         found = f"the file has {' and '.join(known)}, and a record needs input and output tokens"
@@ -194,7 +194,7 @@ def _note_tokens(record: RawProcessResult, values: Mapping[str, Any], notes: Not
 def _values(benchmark: Benchmark, document: Document) -> dict[str, Any]:
     """Return the value of each mapped field; None if it is missing or has the wrong type.
 
-    A number that is a formula of several values is rounded if its field is an integer.
+    If the field is an integer and the expression has several columns, the result is rounded.
     """
     row, values = _Row(document), dict[str, Any]()
     for field, expression in _expressions(benchmark.mapping).items():
@@ -214,7 +214,7 @@ def _values(benchmark: Benchmark, document: Document) -> dict[str, Any]:
 
 
 def _timestamps(benchmark: Benchmark, values: Mapping[str, Any]) -> Timestamps:
-    """Return start, end and duration: of the inference if the file states it, else of the energy."""
+    """Return start, end and duration of the inference. A missing start is the end minus the duration."""
     duration_sec = values.get("inference_time_sec")
     end = _time(values.get("end"), benchmark.end_pattern)
     start = _time(values.get("start"), benchmark.end_pattern)
@@ -249,7 +249,7 @@ def _inference(values: Mapping[str, Any], document: Document) -> Any:
 
 
 def _energy(benchmark: Benchmark, values: Mapping[str, Any]) -> EnergyMetrics:
-    """Return the energy that the file contains; unknown if it has none."""
+    """Return the energies of the mapped fields; all are None if the document has no energy."""
     joules = {name: values.get("energy_j" if name == "total" else f"{name}_energy_j") for name in _COMPONENTS}
     if all(value is None for value in joules.values()):
         return EnergyMetrics(total_energy_j=None, duration_sec=None)
@@ -266,13 +266,13 @@ def _energy(benchmark: Benchmark, values: Mapping[str, Any]) -> EnergyMetrics:
 
 
 def is_within(value: object, levels: int) -> bool:
-    """Return True if lists and objects are nested at most this number of levels deep."""
+    """Return True if lists and objects are nested at most `levels` levels deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels >= 0 and all(is_within(one, levels - 1) for one in inner if isinstance(one, dict | list))
 
 
 def _unread_energies(document: Document, prefix: str = "") -> list[str]:
-    """Return the names of all fields, also nested ones, with an energy in their name and a value."""
+    """Return the dotted names of all fields, nested ones included, that have a value and a name such as `energy`."""
     found = []
     for name, value in document.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The benchmarks whose JSON results are imported, each as one description.
+"""The `Benchmark` of each tool whose JSON results are imported.
 
 Sources: vLLM `bench serve --save-result [--save-detailed] [--append-result]` (2025-03 to 0.25.1), `bench throughput
 --output-json` with the energy fields of pull request 56354, `bench latency --output-json`; TensorRT-LLM
@@ -28,7 +28,7 @@ _SERVE_FIELDS = frozenset(("date", "model_id", "tokenizer_id", "num_prompts", "r
 _TENSORRT_LLM_FIELD = "request_goodput:"
 """A field that only TensorRT-LLM writes. The colon is part of its name."""
 _PER_REQUEST = frozenset(("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"))
-"""Fields with a value for each request. The record keeps the latencies; the texts are personal data."""
+"""Fields with a value for each request. A record stores the latencies as samples; the texts are personal data."""
 
 _CLIENT = (
     "input_tokens=total_input_tokens",
@@ -47,7 +47,7 @@ _SERVE = (
 
 
 def _serve_status(document: Document, notes: Notes) -> Status | None:
-    """Return `failed` if no request succeeded. Refuse the warm-up of `vllm bench sweep serve`."""
+    """Return `failed` if no request succeeded, otherwise None. Refuse the warm-up of `vllm bench sweep serve`."""
     if document.get("run_number") == -1:
         raise RefusedInputError("no_measurement", "it is the warm-up of a sweep (run_number is -1)")
     if as_integer(document.get("completed")) != 0:
@@ -82,13 +82,14 @@ TENSORRT_LLM = Benchmark(
     covers="device; on several nodes, the tool extrapolates",
     unknown="host, GPU, energy if the server did not count it",
     needs=_SERVE_FIELDS,
-    # The server extrapolates from the GPUs of its own node to all nodes, and does not say whether it did.
+    # On several nodes, the server extrapolates the energy of its own node to all nodes. The file does not state
+    # whether the server did so, and therefore the provenance is unknown.
     mapping=(
         *_SERVE,
         "energy_j={energy.total_energy_j}",
         "gpu_energy_j={energy.total_energy_j}",
         "gpu_power_w={energy.total_gpu_power_w}",
-        # The window of the counters differs from the window of the client.
+        # The server counts energy over another time than the client measures, so the duration is energy / power.
         "duration_sec={energy.total_energy_j}/{energy.total_gpu_power_w}",
     ),
     end_pattern="%Y%m%d-%H%M%S",
@@ -145,7 +146,7 @@ def _inferencex_documents(source: ImportSource) -> Documents:
 
 
 def _inferencex_status(document: Document, notes: Notes) -> Status | None:
-    """Note why an energy is not usable."""
+    """Add a note if the energy is not usable. The status is always None."""
     if document.get("power_valid") == 0:
         notes.warn("invalid_power", "power_valid is 0: the benchmark refused its own power samples")
     elif "total_gpu_energy_j" in document and document.get("power_metric_schema_version") is None:
@@ -172,11 +173,11 @@ INFERENCEX = Benchmark(
         "gpu_power_w=avg_total_gpu_power_w",
         "duration_sec=total_gpu_energy_j/avg_total_gpu_power_w",
         "inference_time_sec=total_gpu_energy_j/avg_total_gpu_power_w",
-        # Without its version, it is unknown if joules per token are of all GPUs, or only of the prefill or the decode
-        # GPUs.
+        # The term 0*power_metric_schema_version makes the tokens null in a file without this version. In these files,
+        # joules per token may cover all GPUs, or only the GPUs for prefill or for decode.
         "input_tokens=total_gpu_energy_j/joules_per_input_token + 0*power_metric_schema_version",
         "output_tokens=total_gpu_energy_j/joules_per_output_token + 0*power_metric_schema_version",
-        "time_to_first_token_ms=1000*mean_ttft",  # the aggregate has seconds
+        "time_to_first_token_ms=1000*mean_ttft",  # InferenceX writes seconds
     ),
     provenance="integrated",
     recognises=lambda source: bool(source.items) and _names_of(source) >= _INFERENCEX_FIELDS,
@@ -186,20 +187,20 @@ INFERENCEX = Benchmark(
 
 
 def _names_of(source: ImportSource) -> set[str]:
-    """Return the fields of the first object of a file."""
+    """Return the names of the fields of the first object of a file."""
     return set(source.fields) or set(top_level_fields(bytes(source.items[0])))
 
 
 _SHORT_SEC = 20.0
-"""Length of a run, in seconds, below which idle time is more than a fifth of the time behind its mean power.
+"""Duration in seconds. The energy of a shorter run gets a warning that it includes idle power.
 
-The tool adds 2 s before and after the run, and drops 10 % of the time at each end.
+The tool records power from 2 s before to 2 s after the run. For the mean, it drops 10 % of this time at each end.
 """
 _GPU_POWER = re.compile(r"gpu([0-9]{1,3})(?:_power_watts)?")
 
 
 def _power_bench_documents(source: ImportSource) -> Documents:
-    """Yield the result of each batch size, with the field `model`, or `batch` in newer files."""
+    """Yield each result, with its key in the file as the field `model`, or as `batch` in newer files."""
     document = source.json()
     for name, results in document.items() if isinstance(document, dict) else ():
         for result in results if isinstance(results, list) else [results]:
@@ -211,7 +212,7 @@ def _power_bench_documents(source: ImportSource) -> Documents:
 
 
 def _is_power_bench(source: ImportSource) -> bool:
-    """Return True if the first field is a result, or a list of results."""
+    """Return True if the first field of the file is a result of TokenPowerBench, or a list of results."""
     first = next((bytes(value) for value in source.fields.values()), b"")
     if first[:1] == b"[":
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
@@ -221,7 +222,10 @@ def _is_power_bench(source: ImportSource) -> bool:
 
 
 def _power_bench_energy(document: Document, notes: Notes) -> EnergyMetrics | None:
-    """Return the energies of a result; 0 is not measured. A total contains its parts."""
+    """Return the energies of a result. An energy of 0 was not measured and is None.
+
+    A missing total is the sum of the known components. A total without the memory energy is replaced by this sum.
+    """
     joules: dict[str, float | None] = {}
     for name, field in (("total", "total"), ("gpu", "gpu"), ("cpu", "cpu"), ("ram", "dram")):
         joules[name] = as_number(document.get(f"{field}_energy", document.get(f"{field}_energy_j"))) or None
@@ -250,7 +254,7 @@ def _power_bench_energy(document: Document, notes: Notes) -> EnergyMetrics | Non
 
 
 def _power_bench_status(document: Document, notes: Notes) -> Status | None:
-    """Note that the energy of a short run includes idle power."""
+    """Add a note if the run is so short that its energy includes idle power. The status is always None."""
     duration_sec = as_number(document.get("duration"))
     if duration_sec is not None and duration_sec < _SHORT_SEC:
         found = f"the run lasted {duration_sec:g} s, but its power is a mean from 2 s before the run to 2 s after it"

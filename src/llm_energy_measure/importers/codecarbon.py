@@ -1,9 +1,9 @@
-"""Import CodeCarbon's `emissions.csv`, which had 11 to 38 columns in eight years.
+"""Import CodeCarbon's `emissions.csv`, whose versions have 11 to 38 columns.
 
-A tracker writes the energy so far, so that the rows of one run are cumulative and only the last one counts. Energy is
-in kWh, and the timestamp is the local end, without a zone. In the mode `machine` the sensors cover the host. In the
-mode `process` the CPU and GPU sensors still cover the host. RAM energy is modelled, and so is CPU energy if the CPU
-power is a constant.
+A row has the energy since the start of its tracker. The rows of one run are therefore cumulative, and only the last
+row counts. Energies are in kWh. The timestamp is the end in local time, without a time zone. The CPU sensors cover the
+host, even in the tracking mode `process`. `reads_all_boards` shows which GPUs the GPU sensors cover. RAM energy is
+modelled, for the host or for the process. CPU energy is modelled if the CPU power is a constant.
 
 Source: CodeCarbon's file output, in the layouts of `codecarbon_rows.LAYOUTS`, versions 1.0 to 3.3.0.
 """
@@ -42,7 +42,7 @@ from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_joules, parse_boards, parse_number, parse_time
 
 _Waiting = dict[str, list[tuple[ImportSource, RawProcessResult, Notes, int]]]
-"""Records of the processes of an experiment, with their files and lines, until all are read."""
+"""By experiment id: the records that wait until all processes of the experiment are read, with file, notes and line."""
 _TOLERANCE = 1e-9
 _POWER_FACTOR = 100.0
 """Greatest ratio of a power sample to the mean power. A greater ratio shows that one of the two has a wrong unit."""
@@ -76,7 +76,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     waiting: _Waiting = {}
     for source, file in zip(sources, files, strict=True):
         yield from _read_file(source, file, run_rows, phases, report, waiting=waiting)
-    for group in waiting.values():  # a row of the group was refused
+    for group in waiting.values():  # these groups are incomplete, because a row was refused
         yield from _enter_group(group, report)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: (entry.file, entry.row or 0))
 
@@ -95,8 +95,8 @@ def _read_file(
     Args:
         source: The file.
         file: The runs of the file.
-        run_rows: The row of each run in any file.
-        phases: The tasks of each run.
+        run_rows: The row with the energy of each run of all files, by run id.
+        phases: The tasks of each run, by run id.
         report: Gets an entry for each row.
         waiting: Gets the records of experiments that have processes in later files.
     """
@@ -138,7 +138,7 @@ def _read_file(
 def _enter_group(
     group: list[tuple[ImportSource, RawProcessResult, Notes, int]], report: ImportReport
 ) -> Iterator[RawProcessResult]:
-    """Enter the processes of an experiment in the report, in order, and yield them."""
+    """Yield the records of an experiment in order of the process index, and add them to the report."""
     for source, record, notes, line in sorted(group, key=lambda member: member[1].process_index):
         yield report.record(source.path, record, notes, row=line)
 
@@ -150,7 +150,7 @@ def _phase(task: str, energy: EnergyMetrics) -> Phase:
 
 
 def ungrouped_experiment_id(record: RawProcessResult) -> str | None:
-    """Return the experiment id that an earlier import gave to a run in a group; None for records of other tools."""
+    """Return the experiment id that an import without grouping gives to the run; None for records of other tools."""
     if record.origin is None or record.origin.tool != TOOL:
         return None
     cells = {name: str(cell) for name, cell in record.effective_config.get(TOOL, {}).items()}
@@ -158,7 +158,7 @@ def ungrouped_experiment_id(record: RawProcessResult) -> str | None:
 
 
 def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
-    """Return reason code and message for a row that does not count, because another row of its run does."""
+    """Return reason code and message for a row that is not imported, because another row of its run is imported."""
     cell = row.cells["energy_consumed"]
     energy = f"{float(cell)} kWh" if cell else "no total energy"
     total = part.last.energy_kwh
@@ -175,7 +175,7 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
 
 
 def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
-    """Note what the other rows of the run say about the row that counts."""
+    """Add notes about the other rows of the run: restarts, components that fell, and refused rows."""
     if part.number:
         notes.repair("restart", f"the energy decreased to {row.cells['energy_consumed']} kWh at the end of the run")
     for name, (line, before, after) in part.anomalies.fallen.items():
@@ -237,7 +237,7 @@ def _record(
 def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part | None, notes: Notes) -> EnergyMetrics:
     """Return the energy of a row in joules, with the scope of its sensors.
 
-    A component whose power and energy are both 0 was not measured.
+    A component whose power and energy are both 0 was not measured, and its energy is None.
     """
     tracking_mode = row.cells.get("tracking_mode")
     boards, board = parse_boards(row.cells.get("gpu_model"))
@@ -269,7 +269,7 @@ def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part |
 
 
 def _note_powers(energy: EnergyMetrics, notes: Notes) -> None:
-    """Note a power that is far from the mean power of its component: one of the two has another unit."""
+    """Add a note if a power is far from the mean power of its component, which shows a wrong unit."""
     for name, power_w, energy_j in (
         ("cpu", energy.cpu_power_w, energy.cpu_energy_j),
         ("gpu", energy.gpu_power_w, energy.gpu_energy_j),
@@ -283,13 +283,13 @@ def _note_powers(energy: EnergyMetrics, notes: Notes) -> None:
 def _total_kwh(
     total_kwh: float | None, kwh: Mapping[str, float | None], fallen: Sequence[str], notes: Notes
 ) -> float | None:
-    """Return the total energy of a row; None if it was not measured.
+    """Return the total energy of a row in kWh; None if it was not measured.
 
     Args:
         total_kwh: `energy_consumed`; None if it is blank or damaged.
         kwh: Energy of each component; None if it is unknown.
-        fallen: Components that fell within the run. The stated total contains them.
-        notes: Gets the reason if the total differs from the stated total.
+        fallen: Components whose energy fell within the run. `total_kwh` includes them, so it is not used.
+        notes: Gets a note if the total is not `total_kwh`, or is not the sum of the components.
     """
     known = [value for value in kwh.values() if value is not None]
     if total_kwh == 0 and not known:
@@ -307,7 +307,7 @@ def _total_kwh(
 
 
 def reads_all_boards(cells: Mapping[str, str]) -> bool:
-    """True if the GPU energy of a row covers all GPUs of the machine, as far as its version and columns show.
+    """True if the version and the columns of a row show that its GPU energy covers all GPUs of the machine.
 
     Since version 2.8, CodeCarbon reads only the GPUs in CUDA_VISIBLE_DEVICES. In versions 2.8.4 to 3.2.3, `gpu_count`
     is the number of GPUs that it read. In other versions, it is the number of GPUs of the machine.
@@ -324,15 +324,15 @@ def reads_all_boards(cells: Mapping[str, str]) -> bool:
 
 
 def _cpu_provenance(cells: Mapping[str, str], cpu_power_w: float | None) -> Provenance | None:
-    """Return `modelled` if the CPU power is a constant, or if CodeCarbon did not recognise the CPU."""
+    """Return `modelled` if the CPU power is a constant, or if CodeCarbon did not recognise the CPU; otherwise None."""
     is_unknown = cells.get("cpu_model", "").casefold() == "unknown"
     return "modelled" if is_unknown or is_constant(cpu_power_w) else None
 
 
 def is_constant(cpu_power_w: float | None) -> bool:
-    """True if a CPU power, in watts, is the constant that CodeCarbon uses if it cannot read one.
+    """True if a CPU power, in watts, is a constant that CodeCarbon uses if it cannot measure the power.
 
-    The constant is half of a rated power. A measured power has all digits of a float, and is not a multiple of 0.5 W.
+    The constant is half of a rated power, so it is a multiple of 0.5 W. A measured power has all digits of a float.
 
     Example:
         >>> is_constant(112.5), is_constant(45.47573), is_constant(None)
@@ -342,7 +342,7 @@ def is_constant(cpu_power_w: float | None) -> bool:
 
 
 def _gpu_provenance(board: str | None) -> Provenance | None:
-    """Return `measured` for boards of NVIDIA, which have an energy counter. For other boards it is unknown."""
+    """Return `measured` for NVIDIA boards, which have an energy counter; None for other boards."""
     return "measured" if board is not None and "NVIDIA" in board else None
 
 

@@ -1,7 +1,7 @@
 """Find the CodeCarbon runs that are processes of one experiment, and the tasks that are parts of a run.
 
-A tracker in each process of a machine writes one row each, and each row can contain the energy of the whole machine.
-The task files of a run contain energies that the row of the run includes.
+If each process of a machine has a tracker, each tracker writes a row, and each row can contain the energy of the whole
+machine. The row of a run includes the energies in the task files of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llm_energy_measure.importers.source_file import ImportSource
 
 
 class Process(NamedTuple):
-    """A run as a process of an experiment; `number` is the number of its processes."""
+    """Experiment and process index of a run in a group; `number` is the number of processes of the experiment."""
 
     experiment_id: str
     process_index: int
@@ -25,7 +25,7 @@ class Process(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """Where the energy of a run is imported from."""
+    """The row with the energy of a run: experiment id of its record, name of its file, and line."""
 
     experiment_id: str
     file: str
@@ -38,7 +38,7 @@ class FileRuns(NamedTuple):
     Attributes:
         runs: The runs.
         processes: The runs that are processes of an experiment, by line.
-        overlapping: File and line of an overlapping run, by the line of each run in no group.
+        overlapping: For the line of a run in no group: file and line of another run that overlaps it.
     """
 
     runs: Runs
@@ -47,7 +47,7 @@ class FileRuns(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A run: the number of its file, its run id, and its rows."""
+    """A run: the index of its file, its run id, and its rows."""
 
     file: int
     run: str
@@ -55,7 +55,7 @@ class _Run(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int]:
-        """Place of the first row."""
+        """Sort key: the index of the file and the line of the first row."""
         return self.file, self.part.first_line
 
 
@@ -64,7 +64,8 @@ def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[F
 
     Args:
         sources: The files. Runs of several files can be processes of one experiment.
-        group_by: Column whose equal cells make runs processes of one experiment; None for the automatic rule.
+        group_by: Column that the user chose: runs with equal cells are processes of one experiment. None to use the
+            rule of `_find_groups`.
 
     Raises:
         RefusedInputError: A file does not have the column `group_by`.
@@ -107,11 +108,12 @@ def _find_groups(
     """Return the runs that are processes of one experiment, and the other runs that overlap on one machine.
 
     Runs are processes of one experiment if they measured the same machine at the same time, and if the user gave them
-    the same experiment id or project. With `group_by`, an equal cell in this column is enough. A run that several files
-    contain, such as copies of one file, is one run.
+    the same experiment id or project. With `group_by`, equal cells in this column are enough. A run that several files
+    contain, such as copies of one file, counts once.
 
-    Returns: Groups of two or more runs, each in order of the first rows. For runs in no group, by file and run id, the
-        run that overlaps them.
+    Returns:
+        The groups of two or more runs, each sorted by the first rows. Then the overlaps: for the file and run id of a
+        run in no group, the run that overlaps it.
     """
     runs: dict[str, _Run] = {}
     for number, file in enumerate(of_files):
@@ -142,7 +144,7 @@ def _find_groups(
 
 
 def _overlapping(timed: list[_Run], grouped: set[str]) -> dict[tuple[int, str], _Run]:
-    """Return for each run in no group the run before it, if they overlap on one machine."""
+    """Return, for each run in no group, an earlier run that overlaps it on the same machine."""
     longest: dict[tuple[str, ...], _Run] = {}
     found = {}
     for run in timed:
@@ -160,7 +162,7 @@ def _end_of(part: Part) -> datetime:
 
 
 def _overlap(one: EnergyReading, other: EnergyReading) -> bool:
-    """True if two runs overlap by at least half of the longer one."""
+    """True if two runs overlap by at least half of the longer run."""
     if one.start is None or other.start is None or one.end is None or other.end is None:
         return False
     if (one.start.tzinfo is None) != (other.start.tzinfo is None):

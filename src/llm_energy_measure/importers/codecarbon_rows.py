@@ -1,10 +1,10 @@
 """Read the rows of CodeCarbon's `emissions.csv`, and repair a damaged row if only one repair is possible.
 
 Columns are identified by name, because two versions of the tool have the same 38 names in different orders. A row is
-damaged if a cell does not have the type of its column, even if the number of cells is right: concurrent writers leave
-rows that are padded with commas. If the energies of such a row are intact, the row is kept, and its damaged cells are
-blank. A row that lacks cells (CodeCarbon issue 1304) is aligned with the header in every way that the types allow. A
-value is used only if it is the same in all alignments.
+damaged if a cell does not have the type of its column. Its number of cells can be right, because concurrent writers
+leave rows that are padded with commas. If the energies of a damaged row are intact, the row is kept, and its damaged
+cells are blank. A row that lacks cells (CodeCarbon issue 1304) is aligned with the header in every way that the types
+allow. A value is used only if it is the same in all alignments.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ HEADER = frozenset(("timestamp", "duration", "emissions", "energy_consumed"))
 """Columns of every version."""
 
 _NEVER_BLANK = ("timestamp", "duration", "on_cloud")
-"""Columns that a complete row fills: the time of the row, and a column near its end."""
+"""Columns that are never blank in a complete row: time and duration of the row, and a column near the end."""
 
 ROUNDING = 1e-4
-"""Rounded digits explain a relative difference up to this, between a total and the sum of its components."""
+"""Greatest relative difference between a total and the sum of its components that rounding explains."""
 
 _BEGINNING = (
     "timestamp project_name run_id experiment_id duration emissions emissions_rate cpu_power gpu_power ram_power"
@@ -51,7 +51,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     ),
     "1.0": tuple(f"timestamp project_name duration emissions energy_consumed {_PLACE} on_cloud {_CLOUD}".split()),
 }
-"""Columns in order, by the first version that writes them."""
+"""Columns of each layout in order, by the first version that writes the layout."""
 
 _KNOWN = frozenset((*CODECARBON_COLUMN_NAMES, "task_name"))
 _SIZES = "cpu_count gpu_count longitude latitude ram_total_size ram_used_gb pue wue water_consumed"
@@ -67,13 +67,13 @@ _PATTERNS = {
     "country_iso_code": re.compile("(?:[A-Z]{3})?"),
 }
 _TIME_OF_DAY = re.compile("[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{4} +[0-9]{1,2}:[0-9]{2}")
-"""A date and a time. The date may have two meanings."""
+"""A date and a time as spreadsheets write them. It may be unknown which number is the day and which is the month."""
 _OMITTED = frozenset(
     ("region", "cloud_provider", "cloud_region", "gpu_count", "gpu_model", "longitude", "latitude"),
 )
 """Columns whose cells the tool omits if it does not know the value."""
 _ESSENTIAL = frozenset(f"{_BEGINNING} {_ENERGIES} tracking_mode task_name".split())
-"""Columns that a record needs. A repaired row has one value for each of them; other columns may become blank."""
+"""Columns that a record needs. A row is repaired only if all their values are certain; other columns may be blank."""
 
 
 class EmissionsRow(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class EmissionsRow(msgspec.Struct, frozen=True):
         line: Line in the file, counted from 1.
         cells: Text of each column, without surrounding spaces; empty if the row is refused.
         code: Reason code of a repair or refusal; None if the row is complete.
-        message: What was found.
+        message: The reason of the repair or refusal.
         is_refused: Whether the row cannot be used.
         damaged: Columns whose cells were damaged, and are therefore blank.
         refused_cells: The cells of a refused row, which can contain the id of its run.
@@ -194,7 +194,7 @@ def _intact_cells(named: dict[str, str], problems: Mapping[str, tuple[str, str]]
     energies = [name for name in _ENERGIES.split() if named.get(name) and name not in problems]
     if not any(float(named[name]) for name in energies):
         return None
-    # All cells have the types of their columns, so they are in their columns, even if several are negative.
+    # A negative number still has the type of its column, so negative numbers alone do not show a shifted row.
     is_shifted = len(problems) > 1 and any(code == "torn" for code, _ in problems.values())
     if is_shifted:
         *components, total = (float(named.get(name) or 0) if name not in problems else 0 for name in _ENERGIES.split())
@@ -205,7 +205,7 @@ def _intact_cells(named: dict[str, str], problems: Mapping[str, tuple[str, str]]
 
 
 def _fits_layout(cells: list[str], layout: tuple[str, ...], header: list[str]) -> bool:
-    """True if the cells have the types of a layout that is not the header."""
+    """True if the cells are valid in the columns of a layout, and this layout is not the header."""
     if len(layout) != len(cells) or list(layout) == header:
         return False
     return not _problems(dict(zip(layout, cells, strict=True)))
@@ -217,7 +217,7 @@ def _refused(line: int, code: str, message: str, cells: Sequence[str] = ()) -> E
 
 def _problems(named: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return code and message for each column that cannot contain its cell; empty if all cells are valid."""
-    # A column that the header lacks is not blank.
+    # The default "?" is for a column that the header lacks: this column is missing, but not blank.
     problems = {name: ("torn", f"{name} is blank") for name in _NEVER_BLANK if not named.get(name, "?")}
     for name, cell in named.items():
         if cell and not _has_type(name, cell):
@@ -247,9 +247,9 @@ def _has_type(name: str, cell: str) -> bool:
 
 
 def _realigned(cells: list[str], header: list[str]) -> dict[str, str] | None:
-    """Align a row that lacks cells with its header; a column whose cell is uncertain becomes blank.
+    """Return the cells of a row that lacks cells, aligned with the header; a column whose cell is uncertain is blank.
 
-    Only cells of columns that the tool is known to omit may be missing, and the other cells stay in order.
+    Only cells of the columns in `_OMITTED` may be missing. The other cells keep their order.
 
     Returns:
         The cells by column; None if the cell of an essential column is uncertain.
@@ -265,11 +265,11 @@ def _realigned(cells: list[str], header: list[str]) -> dict[str, str] | None:
 
 
 def _choices(cells: list[str], header: list[str]) -> list[set[int | None]]:
-    """Return for each column the cells that it has in any possible alignment; None is an omitted cell."""
+    """Return for each column the indices of its cells in all possible alignments; None is an omitted cell."""
     width, missing = len(header), len(header) - len(cells)
 
     def steps(column: int, omitted: int) -> Iterator[tuple[int, int | None]]:
-        """Yield how many columns are omitted after this column, and which cell the column has."""
+        """Yield the options of a column: the number of columns omitted so far, and the index of the cell, or None."""
         name, cell = header[column], column - omitted
         if cell < len(cells) and (_has_type(name, cells[cell]) if cells[cell] else name not in _NEVER_BLANK):
             yield omitted, cell

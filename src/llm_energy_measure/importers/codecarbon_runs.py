@@ -1,7 +1,8 @@
-"""Find the row that counts for each run of a CodeCarbon file, and the runs that are processes of one experiment.
+"""Find the row that counts for each run of a CodeCarbon file, and compute the experiment id of a row.
 
-The rows of a run are cumulative. So each component may only rise: if one falls while others rise, its counter wrapped
-or was reset. If all fall and the tracker started again, each part counts.
+The rows of a run are cumulative, so no component may fall. If one component falls while others rise, its counter
+wrapped or was reset. If the energy falls because the tracker started again, the run has several parts, and each part
+counts.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import msgspec
 from llm_energy_measure.importers.codecarbon_rows import COMPONENTS, NUMBERS, EmissionsRow
 from llm_energy_measure.importers.values import add_seconds, identifier, parse_number, parse_time
 
-# The timestamp has whole seconds, and its clock can drift against the timer that measures the duration.
+# Tolerances of the start, which is the timestamp minus the duration. The timestamp has whole seconds, and its clock can
+# drift against the timer that measures the duration.
 _SAME_START_SEC = 2.0
 _DRIFT = 1e-3
 _DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
-"""Columns that do not distinguish two rows: they follow from other columns, or a tool may add or drop them."""
+"""Columns that the digest of a row leaves out: other columns determine them, or a tool can add or drop them."""
 TOOL = "codecarbon"
 _DEFAULTS = ("5b0fa12a-3dd7-45bb-9766-cc326314d9f1", TOOL)
-"""Experiment id and project of CodeCarbon if the user gives none. Source: CodeCarbon 2.3 to 3.3.2."""
+"""Default experiment id and default project of CodeCarbon. Source: CodeCarbon 2.3 to 3.3.2."""
 _MACHINE = ("os", "cpu_count", "cpu_model", "gpu_model", "ram_total_size")
 """Columns that are equal in all rows of a machine."""
 _ROUNDED = 1e-9
@@ -63,7 +65,7 @@ class Anomalies(msgspec.Struct):
     unusable: set[int] = set()
 
     def lost_after(self, line: int) -> list[int]:
-        """Return the lines after a line whose energies are unknown, sorted."""
+        """Return the lines of refused and unusable rows after `line`, sorted."""
         return sorted(one for one in {*self.refused, *self.unusable} if one > line)
 
 
@@ -74,14 +76,15 @@ class Part(msgspec.Struct):
     """The rows of a run after one start of its tracker.
 
     Attributes:
-        number: Number of earlier starts.
-        last: The row that counts: the last one in time.
+        number: Number of earlier starts of the tracker.
+        last: The row that counts: the last row in time.
         machine: Cells of the columns that describe the machine. A cell is empty if the file does not state it.
         experiment_id: Id of the experiment, if the run is in no group.
         name: Experiment id and project that the user chose; empty if both are defaults of the tool.
-        group: Cell in the column that the user groups by; empty without one.
+        group: Cell in the column of `--group-by`; empty if the user states no column.
         first_line: Line of the first row.
-        own_anomalies: See `anomalies`. None in most parts: the empty containers would take half of the memory.
+        own_anomalies: Irregular rows; None if there are none. Empty containers in each part would take half of the
+            memory.
     """
 
     number: int
@@ -95,7 +98,7 @@ class Part(msgspec.Struct):
 
     @property
     def anomalies(self) -> Anomalies:
-        """Irregular rows. To add one, use `changeable_anomalies`."""
+        """Irregular rows, read only. To add an irregular row, use `changeable_anomalies`."""
         return self.own_anomalies or _NO_ANOMALIES
 
     def changeable_anomalies(self) -> Anomalies:
@@ -126,7 +129,7 @@ class Runs:
         return self._machines.setdefault(cells, cells)
 
     def add(self, row: EmissionsRow) -> None:
-        """Add a row to its run. A row without a run id counts on its own."""
+        """Add a row to its run. A row without a run id has no run and is not added."""
         if row.is_refused:
             self._add_refused(row)
             return
@@ -154,7 +157,7 @@ class Runs:
         self.part_of[row.line] = part
 
     def _add_refused(self, row: EmissionsRow) -> None:
-        """Remember a refused row whose cells contain the id of a run."""
+        """Add a refused row to the anomalies of each run whose id is in the cells of the row."""
         for cell in set(row.refused_cells) & self._runs.keys():
             for key in self._runs[cell]:
                 if not key[1] or key[1] in row.refused_cells:
@@ -187,13 +190,13 @@ def _part_of(reading: EnergyReading, parts: list[Part], *, has_run_id: bool) -> 
     for part in parts:
         if _is_same_start(reading, part.last):
             return part
-    # Versions without a run id use one name for several runs: there, only rows with one start are cumulative.
+    # Versions without a run id use one name for several runs, so only rows with the same start are cumulative.
     if not parts or not has_run_id:
         return None
     last = parts[-1].last
     if last.energy_kwh is None or (reading.energy_kwh or 0.0) >= last.energy_kwh:
         return parts[-1]
-    # A row that starts before the earlier one ended is no restart, even if its energy is lower.
+    # The energy is lower. This is no restart if the row starts before the earlier row ended and a component rose.
     is_after = reading.start is None or last.end is None or not _is_before(reading.start, last.end)
     return None if is_after or not _rises_and_falls(last, reading) else parts[-1]
 
@@ -210,16 +213,14 @@ def _is_before(one: datetime, other: datetime) -> bool:
 
 
 def _add_to_part(part: Part, reading: EnergyReading, *, has_tasks: bool) -> None:
-    """Compare a row with the last one of its part, in time, and note the components that fell."""
+    """Add a row to its part. The row becomes the last row in time, or it is one of the anomalies."""
     last = part.last
-    # CodeCarbon restarts the duration of a run at each task, so the duration gives no order there.
+    # CodeCarbon restarts the duration of a run at each task, so in a file with tasks it does not show the order.
     growth_sec = 0.0
     if not has_tasks and last.duration_sec is not None and reading.duration_sec is not None:
         growth_sec = (reading.duration_sec - last.duration_sec) if _is_same_start(last, reading) else 0.0
     if last.start is not None and reading.start is None and not any(change > 0 for change in _changes(last, reading)):
-        part.changeable_anomalies().late.add(
-            reading.line
-        )  # the earlier row has the same energies, and it also has a start
+        part.changeable_anomalies().late.add(reading.line)  # no energy rose, and only the earlier row has a start
         return
     if _is_lower(last, reading):
         is_reset = growth_sec > 0 and any(reading.components)
@@ -236,7 +237,7 @@ def _add_to_part(part: Part, reading: EnergyReading, *, has_tasks: bool) -> None
 
 
 def _changes(earlier: EnergyReading, later: EnergyReading) -> Iterable[float]:
-    """Yield the change of each component, or that of the total if no component is known."""
+    """Yield the change of each component in kWh, or the change of the total if no component is known in both rows."""
     pairs = list(zip(earlier.components, later.components, strict=True))
     if not any(None not in pair for pair in pairs):
         pairs = [(earlier.energy_kwh, later.energy_kwh)]
@@ -246,7 +247,7 @@ def _changes(earlier: EnergyReading, later: EnergyReading) -> Iterable[float]:
 
 
 def _is_lower(earlier: EnergyReading, later: EnergyReading) -> bool:
-    """True if no component rises and at least one falls, or if the later row has no energy."""
+    """True if at least one energy falls and no energy rises, or if only the earlier row has an energy."""
     if later.energy_kwh is None:
         return earlier.energy_kwh is not None
     changes = list(_changes(earlier, later))
@@ -261,13 +262,13 @@ def _rises_and_falls(earlier: EnergyReading, later: EnergyReading) -> bool:
 
 
 def experiment_id_of(cells: Mapping[str, str], part_number: int) -> str:
-    """Return the id of a row: equal for equal rows, and for all rows of one part of a run."""
-    project = (cells.get("project_name") or "").removeprefix(TOOL)  # the default of the tool is its own name
+    """Return the experiment id of a row. Equal rows, and all rows of one part of a run, have the same id."""
+    project = (cells.get("project_name") or "").removeprefix(TOOL)  # the default project is the name of the tool
     restart = [f"restart{part_number}"] if part_number else []
     run = run_of(cells)
     if run is not None:
         return identifier(TOOL, project, *run, *restart)
-    # The digest uses values, not digits: a row that another tool has written again has the same id.
+    # The digest uses numbers and not their text, so a row keeps its id if another tool rewrites the file.
     values = sorted((name, typed(name, cell)) for name, cell in cells.items() if cell and name not in _DERIVED)
     digest = hashlib.sha256(repr(values).encode()).hexdigest()
     return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])

@@ -1,9 +1,9 @@
-"""Import result folders of this project from before the format had a version ("1.x").
+"""Import result folders that this project wrote before its format had a version ("1.x").
 
-An experiment is a folder, or the files of a folder whose names have the same prefix. It has up to eight kinds of JSON
-files: setup, variables, architecture, inference and compute metrics (one each, from the main process), the energy of
-each process, and the total that the tool computed. Energy is stored in kWh and in J, and both must agree. `gpu_power`
-is one instantaneous sample, so no energy is computed from it.
+An experiment is a folder, or the files of a folder whose names have the same prefix. The main process wrote one file
+each for setup, variables, architecture, inference metrics and compute metrics. Other files have the energy of each
+process, the total that the tool computed, and the text output. Energy is stored in kWh and in J, and both values must
+agree. `gpu_power` is one instantaneous sample, so no energy is computed from it.
 
 Source: the result folders of LLM-efficiency-experimental-data-analysis-MSc-thesis.
 """
@@ -34,7 +34,7 @@ from llm_energy_measure.importers.values import (
 )
 
 TOOL = "llm-energy-measure 1.x"
-"""Origin of all records. Verification uses this name to look up what the tool measured. The files state no version."""
+"""Tool in the origin of all records. The verification uses this name to find out what the tool measured."""
 
 _KINDS: dict[str, tuple[str, set[str]]] = {
     "process": ("6_local_energy_results_process_[0-9]+", {"local_process_index", "energy_results"}),
@@ -46,10 +46,10 @@ _KINDS: dict[str, tuple[str, set[str]]] = {
     "total": ("7_global_energy_results", {"local_process_results", "global_experiment_results"}),
     "output": ("8_text_output", set()),
 }
-"""File name and identifying fields of each kind of file. Text output is recognised only by its name, if it is empty."""
+"""File name and identifying fields of each kind of file. A file of text output is recognised only if it is empty."""
 _TOLERANCE = 1e-9
 _MODELLED_CPU_W = 112.5
-"""CPU power in all files of the collection: a constant, half of a rated power of 225 W, and not a measurement."""
+"""CPU power in watts in all these files: a constant, half of a rated power of 225 W, and not a measurement."""
 
 
 def _kind(source: ImportSource) -> str | None:
@@ -88,7 +88,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 
 
 def _experiment_id(sources: list[ImportSource]) -> str:
-    """Return the name of the folder, with the prefix of the file names if the folder can have several experiments."""
+    """Return the folder name, followed by the prefix of the file names unless the folder name ends with this prefix."""
     folder = sources[0].path.resolve().parent.name
     name = next((name for source in sources if (name := FORMAT.measurement_of(source.path.name))), "")
     return identifier(folder or "legacy", "" if folder.endswith(name) else name)
@@ -126,7 +126,7 @@ def _notes_on_components(energy: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 class _Folder:
-    """The files of one experiment, by kind. A file that cannot be parsed is missing in `documents`."""
+    """The files of one experiment by kind. `documents` lacks files that cannot be parsed; `problems` explains why."""
 
     def __init__(self, sources: list[ImportSource], report: ImportReport) -> None:
         self.processes = [source for source in sources if _kind(source) == "process"]
@@ -178,7 +178,7 @@ class _Folder:
             gpu_name=board,
             config_name=as_text(variables.get("config_name")),
             model_name=as_text(setup.get("model")),
-            # The local start, without a zone, such as `April 11, 2025 at 01:24:25 PM`.
+            # `date_time` is a local time without a zone, such as `April 11, 2025 at 01:24:25 PM`.
             timestamps=Timestamps(
                 start=parse_local_time(setup.get("date_time"), "%B %d, %Y at %I:%M:%S %p"), end=None, duration_sec=None
             ),

@@ -1,9 +1,9 @@
 """Import results of the ML.ENERGY benchmark: `results.json` of one run, and the files of its leaderboard.
 
-A run has two windows, the steady state and the whole benchmark. The steady state is a part of the benchmark, so each
-window is an experiment, and the two are never added. Prompts and answers are personal data and are not parsed. The
-tool derives the energy of a single request from the mean, so it is not imported. A leaderboard has energy per token
-and mean power, but no total.
+A run has two windows, the steady state and the whole benchmark. The steady state is a part of the benchmark. So each
+window is an experiment, and the two energies are never added. Prompts and answers are personal data and are not parsed.
+The energy of a single request is not imported, because the tool derives it from the mean. A leaderboard has energy per
+token and mean power, but no total energy.
 
 Source: the ML.ENERGY benchmark v3 and its leaderboard, which measure with Zeus.
 """
@@ -54,7 +54,7 @@ class _Request(msgspec.Struct):
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """Return two records of a run, or one of each configuration of a leaderboard."""
+    """Return the two records of a run, or one record for each configuration of a leaderboard."""
     [source] = sources
     require_unique_keys(source.data, "the file")
     values = source.fields.items()
@@ -103,7 +103,10 @@ def _read_run(
 def _energy(
     document: dict[str, Any], measurement: dict[str, Any], options: Options, notes: Notes
 ) -> EnergyMetrics | None:
-    """Return the energy of one measurement of Zeus, which has one value per GPU or one sum; None without GPU energy."""
+    """Return the energy of one measurement of Zeus; None if it has no GPU energy.
+
+    `gpu_energy` is the energy of all GPUs in joules, or an object with the energy of each GPU.
+    """
     found = measurement.get("gpu_energy")
     gpu_j = _sum(found)
     if gpu_j is None:
@@ -111,7 +114,9 @@ def _energy(
     board = as_text(document.get("gpu_model"))
     devices = [
         DeviceEnergy(gpu_uuid=_uuid(index, options), gpu_name=board, energy_j=as_number(value), provenance="measured")
-        for index, value in sorted(as_object(found).items(), key=lambda item: (len(item[0]), item[0]))  # 2 before 10
+        for index, value in sorted(
+            as_object(found).items(), key=lambda item: (len(item[0]), item[0])
+        )  # 2 sorts before 10
     ]
     cpu_j, ram_j = _sum(measurement.get("cpu_energy")), _sum(measurement.get("dram_energy"))
     if cpu_j is not None or ram_j is not None:
@@ -121,7 +126,7 @@ def _energy(
 
 
 def _with_run_values(document: dict[str, Any], window: str, energy: EnergyMetrics, notes: Notes) -> EnergyMetrics:
-    """Return the energy of a window with the duration and the energy per token that the run states for it."""
+    """Return the energy of a window, completed with duration and energy per token from the fields of the run."""
     if window == "whole":
         return msgspec.structs.replace(energy, duration_sec=energy.duration_sec or as_number(document.get("duration")))
     own_j = as_number(document.get("steady_state_energy"))
@@ -136,7 +141,7 @@ def _with_run_values(document: dict[str, Any], window: str, energy: EnergyMetric
 
 
 def _uuid(index: str, options: Options) -> str | None:
-    """Return the UUID that the caller stated for an index within CUDA_VISIBLE_DEVICES."""
+    """Return the UUID that the caller stated for an index within CUDA_VISIBLE_DEVICES; None if there is no UUID."""
     return options.gpu_uuid(int(index)) if index.isdecimal() and len(index) < 4 else None
 
 

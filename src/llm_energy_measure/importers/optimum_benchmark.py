@@ -1,9 +1,9 @@
 """Import runs of optimum-benchmark: a folder with a report, its configuration, and CodeCarbon's values of each task.
 
 Each phase is an experiment. The energy in the report is a mean over the local ranks, and each rank measured the whole
-machine: the scope is the host, and one record represents all ranks. The phase `generate` contains prefill and decode,
-so it is never added to them. If the report has no decode, its energy is the difference of generate and prefill. Times
-come from CodeCarbon's files, which have none for decode.
+machine. Therefore the scope is the host, and one record represents all ranks. The phase `generate` contains `prefill`
+and `decode`, so the three energies are never added. If the report has no phase `decode`, its energy is the energy of
+`generate` minus the energy of `prefill`. Start and end come from CodeCarbon's files, which do not contain `decode`.
 
 Source: optimum-benchmark, `benchmark_report.json`, `benchmark_config.json` and `<task>_codecarbon.json`.
 """
@@ -70,13 +70,13 @@ def _kind(source: ImportSource) -> str | None:
 
 
 def _precedence(source: ImportSource) -> int:
-    """Return the precedence of a file: files with the tool's own names come before copies of them."""
+    """Return the sort key of a file: files with the tool's own names come before renamed copies."""
     name = source.path.name
     return _OWN_NAMES.index(name) if name in _OWN_NAMES else len(_OWN_NAMES) + (_TASK.fullmatch(name) is None)
 
 
 class _Run:
-    """The parsed files of one run. A file that cannot be parsed is refused and missing here."""
+    """The parsed files of one run. A file that cannot be parsed is refused, and the run is read without this file."""
 
     def __init__(self, sources: list[ImportSource], report: ImportReport) -> None:
         self.report_file: ImportSource | None = None
@@ -111,14 +111,14 @@ class _Run:
 
     @property
     def ranks(self) -> int | None:
-        """Number of local ranks that the report is a mean over; None if the launcher does not state it."""
+        """Number of local ranks that the mean in the report covers; None if the launcher does not state the number."""
         launcher = as_object(self.config.get("launcher"))
         is_single = launcher.get("name") in ("process", "inline")
         return as_integer(launcher.get("nproc_per_node")) or (1 if is_single else None)
 
     @property
     def name(self) -> str:
-        """Experiment id of the run, which does not depend on the folder of its files."""
+        """First part of the experiment ids of the run. It does not depend on the folder of the files."""
         runs = [as_text(document.get("run_id")) for _, document in self.codecarbon.values()]
         digest = (runs[0] or "")[:8] if runs else ""
         if not digest and self.report_file is not None:
@@ -126,7 +126,10 @@ class _Run:
         return identifier(TOOL, as_text(self.config.get("name")) or "run", digest)
 
     def duration_sec(self, phase: str) -> float | None:
-        """Duration of a phase in seconds. CodeCarbon does not time decode, so it is generate minus prefill."""
+        """Duration of a phase in seconds; None if it is unknown.
+
+        CodeCarbon does not measure `decode`, so its duration is the duration of `generate` minus that of `prefill`.
+        """
         own = self._codecarbon_duration(phase)
         if own is not None or phase != "decode":
             return own
@@ -169,7 +172,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 
 
 def _phases(run: _Run, report: ImportReport) -> dict[str, tuple[ImportSource, _Energies]]:
-    """Return file and energy of each phase: from the report, or from CodeCarbon's files if there is no report."""
+    """Return file and energy of each phase, from the report, or from CodeCarbon's files if there is no report."""
     if run.report_file is not None:
         found = {
             phase: (run.report_file, _energies(energy, "{}", is_kwh=energy.get("unit") == "kWh"))
@@ -194,7 +197,11 @@ def _energies(values: dict[str, Any], key: str, *, is_kwh: bool = True) -> _Ener
 
 
 def _with_decode(phases: dict[str, tuple[ImportSource, _Energies]]) -> dict[str, tuple[ImportSource, _Energies]]:
-    """Replace generate, which contains prefill and decode, by decode, if prefill is known."""
+    """Return the phases without `generate`, which contains prefill and decode, if prefill is known.
+
+    An unknown `decode` is added: `generate` minus `prefill`. If an energy of `decode` would be negative, the phases are
+    returned unchanged.
+    """
     if {"prefill", "decode"} <= set(phases):
         phases.pop("generate", None)
     elif {"generate", "prefill"} <= set(phases):
@@ -232,7 +239,7 @@ def _record(run: _Run, phase: str, source: ImportSource, kwh: _Energies) -> RawP
         timestamps=timestamps_before(end, duration_sec),
         energy_metrics=_energy(run, phase, kwh, boards),
         compute_metrics=_memory(as_object(measurements.get("memory"))),
-        # The record represents `n_ranks` ranks. With that world size, the other ranks would count as missing.
+        # The record represents `n_ranks` ranks. It has no world size, because other ranks would count as missing.
         effective_config=run.config | {TOOL: {"phase": phase, "n_ranks": run.ranks, **measurements}},
         launcher=None if launcher is None else Launcher(name=launcher),
         origin=source.origin(TOOL, as_text(environment.get("optimum_benchmark_version"))),

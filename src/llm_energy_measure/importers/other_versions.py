@@ -1,8 +1,8 @@
 """Import results of other versions of this format: records of schema 1.x, and `result.json` of llenergymeasure.
 
 A record of schema 1.x is imported if it has the fields of schema 2.0.0; unknown fields are kept. The file `result.json`
-has the totals of an experiment, and no raw results. Its energy is that of the GPUs. The schemas "2.0" and "3.0" of this
-file are not the schemas 2.0.0 and 3.0.0 of records.
+has the totals of an experiment, and no raw results. Its energy is the energy of the GPUs. The schemas "2.0" and "3.0"
+of this file are not the schemas 2.0.0 and 3.0.0 of records.
 
 Source: llenergymeasure after schema 2.0.0, `result.json` of the schemas "2.0" and "3.0".
 """
@@ -32,7 +32,7 @@ TOOL = "older-record"
 
 _RECORD_FIELDS = {"schema_version", "experiment_id", "process_index", "energy_metrics"}
 _MODEL = re.compile(r"(.+)_[0-9]{8}_[0-9]{6}")
-"""Id of an experiment: the model and the time."""
+"""Experiment id in `result.json`: the model, the date and the time."""
 
 
 def _recognises(source: ImportSource) -> bool:
@@ -74,14 +74,14 @@ OLDER_RECORD = Format(
 
 
 def _result_documents(source: ImportSource) -> Iterator[Document | RefusedInputError]:
-    """Yield the document, with the model of its id and one name for the engine."""
+    """Yield the document with the field `model` from the experiment id. A missing `engine` is copied from `backend`."""
     document = source.json()
     match = _MODEL.fullmatch(str(document.get("experiment_id")))
     yield {"model": match[1] if match else None, **document, "engine": document.get("engine", document.get("backend"))}
 
 
 def _result_energy(document: Document, _notes: Notes) -> EnergyMetrics | None:
-    """Return the energy of the GPUs; a total of 0 is unknown. The file does not say how it was measured."""
+    """Return the energy of the GPUs; None if the total is 0 or missing. The file states no provenance of the energy."""
     total_j = as_number(document.get("total_energy_j")) or None
     if total_j is None:
         return None

@@ -2,8 +2,8 @@
 
 Each node of a run is one record with the scope host, so that a host counts once. The record has the readings of the
 sensors, and the GPUs as devices. Regions are parts of a run that several ranks enter, and are not imported. The energy
-is computed from the samples of each sensor: the differences of a counter with its wraps, or the integral of power.
-perun multiplies its own energy by the PUE (power usage effectiveness), so that energy is only compared.
+of a sensor is computed from its samples: the increase of a counter, with wraps, or the integral of power. perun's own
+energy includes the PUE (power usage effectiveness). It is compared with the computed energy, and is not imported.
 
 Source: perun 0.x and 1.0, `perun export` and its HDF5 files.
 """
@@ -50,11 +50,11 @@ _MIN_SAMPLES = 2
 """A difference needs two samples."""
 _COMPONENTS: dict[str, Component] = {"cpu": "cpu", "gpu": "gpu", "ram": "ram", "dram": "ram"}
 _WHOLE_NODE = ("psys", "node")
-"""Types of device, and prefixes of sensor names, that stand for the whole node."""
+"""Device types, and prefixes of sensor names, of sensors that measure the whole node."""
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """Yield one record for each node of each run whose sensors measured energy."""
+    """Yield one record for each node of each run; a node whose sensors measured no energy is refused."""
     del options
     [source] = sources
     trees = _from_hdf5(source) if source.start.startswith(_HDF5) else [build_tree(source.json(), "app")]
@@ -73,7 +73,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 def _runs(tree: Tree, ancestors: tuple[Tree, ...]) -> Iterator[tuple[tuple[Tree, ...], list[Tree]]]:
     """Yield the nodes of each run, with the path of tree nodes from the application down to the run."""
     path = (*ancestors, tree)
-    # The order of the nodes is their process index, so it must not depend on the form of the file.
+    # The position of a node is its process index, so the order must be the same in JSON and in HDF5.
     nodes = sorted((child for child in tree.children if child.level == _NODE), key=lambda node: node.name)
     if nodes:
         yield path, nodes
@@ -150,7 +150,10 @@ def _reading(sensor: Tree) -> SensorReading | None:
 
 
 def _counter_energy(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[float | None, int | None]:
-    """Return the energy of a counter and its wraps; None if it decreased and its range is unknown."""
+    """Return the energy of a counter in joules and the number of its wraps.
+
+    Both are None if the counter decreased, and its range is unknown or less than its value.
+    """
     total, wraps = 0.0, 0
     for (_, before), (_, after) in itertools.pairwise(samples):
         total += after - before
@@ -175,7 +178,7 @@ def _is_whole_node(sensor: Tree) -> bool:
 
 
 def _sensors_of_total(sensors: list[SensorReading], of_node: list[SensorReading], notes: Notes) -> list[SensorReading]:
-    """Return the sensors whose sum is the energy of the host; none if one sensor may be contained in another."""
+    """Return the sensors whose sum is the energy of the host; empty if one energy may include another."""
     names = ", ".join(sensor.instance or "" for sensor in sensors if sensor.component == "total")
     if not names:
         return sensors
@@ -223,7 +226,7 @@ def _only_provenance(sensors: Sequence[SensorReading]) -> Provenance | None:
 
 
 def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], notes: Notes) -> None:
-    """Note if the energy is unknown, or differs from the energy that perun computed, without the PUE."""
+    """Add a note if the energy is unknown, or differs from the energy of perun divided by the PUE."""
     own_j, pue = node.metrics.get("energy"), parse_number(str(facts.get("post-processing.pue", "1"))) or 1.0
     lost = [f"{sensor.instance} ({problem})" for sensor in energy.sensors or [] for problem in sensor.problems]
     if energy.total_energy_j is None:
@@ -237,7 +240,7 @@ def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], notes:
 
 
 def _from_hdf5(source: ImportSource) -> list[Tree]:
-    """Return the trees of an HDF5 file. A process reads it, because HDF5 can loop or crash on a damaged file."""
+    """Return the trees of an HDF5 file. A child process reads the file: HDF5 can loop or crash on a damaged file."""
     import subprocess
 
     if importlib.util.find_spec("h5py") is None:

@@ -1,4 +1,4 @@
-"""Convert a perun HDF5 file to perun's JSON form, in a process of its own, because HDF5 can crash on a damaged file."""
+"""Convert a perun HDF5 file to perun's JSON form, in a separate process, because HDF5 can crash on a damaged file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MAX_MEMORY = 4 * 1024 * 1024 * 1024
 
 
 def main() -> None:
-    """Read HDF5 from stdin; write JSON with the `documents` by name, or with `code` and `message` of a refusal."""
-    # Windows has no module `resource`. An error means that a lower limit is already set, which remains.
+    """Read HDF5 from stdin. Write JSON to stdout: `documents` by name, or `code` and `message` of a refusal."""
+    # Windows has no module `resource`. ValueError or OSError means that a lower limit is already set.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -55,7 +55,7 @@ class _Converter:
         self.samples = 0
 
     def document(self, group: Any, depth: int) -> dict[str, Any]:
-        """Return a group in the form of perun's JSON."""
+        """Return a group in the form of perun's JSON. Raise RefusedInputError if the file exceeds a limit."""
         self.nodes += 1
         if self.nodes > _MAX_NODES or depth > MAX_DEPTH:
             found = f"it has more than {_MAX_NODES} nodes, or more than {MAX_DEPTH} levels; split the file"
@@ -72,7 +72,7 @@ class _Converter:
         if "raw_data" in inner and document["type"] == SENSOR:
             times, details = self._dataset(inner["raw_data"], "timesteps")
             values, value_details = self._dataset(inner["raw_data"], "values")
-            seconds = samples_of(times, details, magnitude(details))  # the JSON form has seconds
+            seconds = samples_of(times, details, magnitude(details))  # perun's JSON has times in seconds
             document["raw_data"] = {"timesteps": seconds, "values": values, "v_md": value_details}
         return document
 
@@ -85,7 +85,7 @@ class _Converter:
         if found.is_virtual or found.external:
             raise RefusedInputError("not_a_file", f"{name} is stored in another file; export it into one file")
         self.samples += found.shape[0]
-        # HDF5 unpacks whole chunks, even if a chunk has only a few samples.
+        # HDF5 unpacks whole chunks, and a chunk can be larger than the dataset.
         if self.samples > _MAX_SAMPLES or math.prod(found.chunks or ()) > _MAX_SAMPLES:
             found = f"it has more than {_MAX_SAMPLES} samples or larger chunks"
             raise RefusedInputError("too_large", f"{found}; split the file")

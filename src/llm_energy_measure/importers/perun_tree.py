@@ -1,4 +1,4 @@
-"""The tree of nodes in a perun file, in base units."""
+"""The tree of nodes in a perun file, with all values in base units (J, W, s)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.values import as_number, as_text
 
 SENSOR = 6
-"""Lowest level of the tree; above are device group (5), node (4), run (3), multi-run (2) and application (1)."""
+"""Lowest level of the tree. The levels above: device group (5), node (4), run (3), multi-run (2), application (1)."""
 
 MAX_DEPTH = 10
 
 _NO_RANGE = {"uint64": 2.0**63, "int64": 2.0**62, "uint32": 2.0**32 - 1, "float32": 1e38, "float64": 1e300}
-"""Numbers from which a stated maximum is the limit of its data type, and not the range of a counter."""
+"""By data type: a stated maximum of at least this number is the limit of the type, not the range of a counter."""
 
 
 class Tree(msgspec.Struct):
@@ -28,7 +28,7 @@ class Tree(msgspec.Struct):
         level: Level, from 1 (application) to 6 (sensor).
         facts: Metadata.
         metrics: Metrics of the node by lower-case name, in base units.
-        children: Nodes below.
+        children: Nodes directly below this node.
         kind: Type of the device, for a device group or sensor.
         times: Time of each sample of a sensor, in seconds.
         values: Samples of a sensor, in base units; None for a missing sample.
@@ -49,7 +49,11 @@ class Tree(msgspec.Struct):
 
 
 def build_tree(document: object, name: str, depth: int = 0) -> Tree:
-    """Return the tree of a JSON export; `nodes` is an object, or a list with one object."""
+    """Return the tree of a JSON export. The field `nodes` is an object, or a list of objects.
+
+    Raises:
+        RefusedInputError: A node is not an object, or the tree has more than `MAX_DEPTH` levels.
+    """
     if not isinstance(document, dict) or depth > MAX_DEPTH:
         raise RefusedInputError("missing_field", f"{name} is not a node of a perun tree of at most {MAX_DEPTH} levels")
     raw = as_object(document.get("raw_data"))

@@ -1,4 +1,4 @@
-"""The energy of a power log in a window, and the samples of that window."""
+"""Compute the energy of a power log in a window, and select the samples of the window."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from llm_energy_measure.importers.report import Notes, RefusedInputError
 
 SOURCE = "power-log"
 Window = tuple[float, float]
-"""Start and end, in seconds since the origin of the log."""
+"""Start and end in seconds, with the same origin as the times of the log."""
 
 
 class _Found(NamedTuple):
-    """Energy of a device in joules, the number of its readings, its window, and its problem."""
+    """Energy of a device in joules, number of samples, window of the energy, and problem of the samples."""
 
     energy_j: float | None
     samples: int
@@ -35,7 +35,7 @@ class _Found(NamedTuple):
 
 
 def window_of(log: PowerLog) -> Window:
-    """Return the earliest and the latest time of all samples."""
+    """Return the earliest and the latest time of all samples. Raise RefusedInputError if there are no samples."""
     times = [trace.times for trace in log.series]
     if not times:
         found = "no row has a time and a power; check the columns of the query"
@@ -44,7 +44,7 @@ def window_of(log: PowerLog) -> Window:
 
 
 def covers(log: PowerLog, window: Window) -> bool:
-    """Return True if every device has samples over the whole window."""
+    """Return True if each device has samples at or before the start, and at or after the end, of the window."""
     return bool(log.series) and all(_covers(trace, window) for trace in log.series)
 
 
@@ -57,8 +57,8 @@ def energy_in_window(log: PowerLog, window: Window | None, notes: Notes) -> tupl
 
     Args:
         log: The samples.
-        window: The window; None takes all samples of each device.
-        notes: Gets gaps, and devices without energy.
+        window: The window; None for all samples of each device.
+        notes: Gets notes about gaps, and about counters that fell.
 
     Raises:
         RefusedInputError: The samples do not cover the window, or a device has a single sample.
@@ -105,7 +105,7 @@ def _describe_uncovered(log: PowerLog, window: Window) -> str:
 def _energy_of(
     device: str, trace: PowerTrace | None, counter: CounterTrace | None, window: Window | None, notes: Notes
 ) -> _Found:
-    """Return the energy of one device: from its counter if it has one that did not fall, else from its power."""
+    """Return the energy of one device: from its counter, or from its power if the counter fell or is missing."""
     what = f"GPU {device or '0'}"
     if counter is not None:
         found = _of_counter(counter, window)
@@ -131,7 +131,7 @@ def _energy_of(
 
 
 def _of_counter(counter: CounterTrace, window: Window | None) -> _Found:
-    """Return the energy of a counter in a window; None if the counter fell."""
+    """Return the increase of a counter in a window; the energy is None if the counter fell."""
     start, end = window or (counter.times[0], counter.times[-1])
     low, high = bisect.bisect_left(counter.times, start), bisect.bisect_right(counter.times, end)
     inside = counter.joules[low:high]

@@ -37,7 +37,7 @@ _THROTTLES = (
 _MISSING = ("", "n/a", "[n/a]", "[not supported]", "[unknown error]", "nan", "-")
 _BLANK_J = 1e15
 _MAX_W = 1e6
-"""DCGM writes huge numbers for unknown values."""
+"""Limits in J and in W. A greater value is unknown, because DCGM writes huge numbers for unknown values."""
 _NUMBER_WITH_UNIT = re.compile(r"([^ ]*?) ?(?:W|MHz|C)?")
 _HEADER_BYTES = 8192
 _SMI_TIME = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
@@ -50,11 +50,11 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         names: The header.
         time: Position of the time; None if the rows have no time.
-        date: Position of the date, if the time is a time of day.
+        date: Position of the date; None if the column of the time contains the date.
         host: Position of the host name.
         device: Position of the GPU index, or of the UUID if there is no index.
         uuid: Position of the UUID.
-        powers: Device that each power column names; None if it names none. Watts.
+        powers: For the position of each power column, in watts: the device in the column name, or None.
         counter: Position of a cumulative energy.
         counter_factor: Joules per unit of the counter.
         temperature: Position of the temperature of the GPU.
@@ -86,7 +86,7 @@ class Sample(NamedTuple):
     """One reading of one device; None is unknown.
 
     Attributes:
-        moment: Seconds since the epoch, of local time if `is_utc` is False; None if the log has no times.
+        moment: Seconds since 1970, in UTC if `is_utc` is True, otherwise in local time; None if the log has no times.
         is_utc: Whether the time is in UTC.
         host: Host name.
         device: GPU index, GPU UUID, name of a server, or empty.
@@ -114,8 +114,8 @@ class IgnoredRows:
     """The rows of a log that are left out.
 
     Attributes:
-        first: Line of the first one; 0 if there is none.
-        number: How many there are.
+        first: Line of the first ignored row; 0 if no row is ignored.
+        number: Number of ignored rows.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ def columns_of(names: Sequence[str]) -> Columns | None:
         host=_position(names, _HOSTS),
         device=_position(names, _DEVICES),
         uuid=_position(names, _UUIDS),
-        # Two columns of power.draw are the same power twice. The shortest name is the plain one.
+        # Several columns can contain the power of one GPU. The shortest name is power.draw without a suffix.
         powers={names.index(min(sorted(draws), key=len)): None} if draws else {},
         counter=counter,
     )
@@ -171,7 +171,7 @@ def text_columns_of(line: str) -> Columns | None:
     is_text = "," not in line
     names = [cell.strip() for cell in (line[1:].split() if is_text else line[1:].split(","))]
     if names[:1] == ["Entity"]:
-        # The entity has two words. Users put the time in front of it.
+        # In the rows, the entity has two words, such as `GPU 0`. A user can add the time in front of the entity.
         power, counter = _position(names, ("POWER",)), _position(names, ("TOTEC",))
         if power is None and counter is None:
             return None
@@ -204,7 +204,7 @@ def _position(names: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 
 def _with_conditions(columns: Columns) -> Columns:
-    """Return the columns, completed with the columns of the temperature, the clock and the throttle reasons."""
+    """Return the columns together with the positions of temperature, clock and throttle reasons."""
     wanted = {"temperature": _TEMPERATURES, "clock": _CLOCKS, "throttle": _THROTTLES}
     return msgspec.structs.replace(columns, **{name: _position(columns.names, of) for name, of in wanted.items()})
 
@@ -227,9 +227,9 @@ def is_without_header(source: ImportSource) -> bool:
 
 
 def read_samples(source: ImportSource, stated: Columns | None, ignored: IgnoredRows) -> Iterator[Sample]:
-    """Yield the samples of a log, and enter each row without a valid time or value into `ignored`.
+    """Yield the samples of a log, and add each row without a valid time or power to `ignored`.
 
-    Lines before the first header are skipped. Each header applies to the rows after it: a restarted log repeats it.
+    Lines before the first header are skipped. A restarted log has several headers; each applies to the rows after it.
 
     Args:
         source: The log.
@@ -284,7 +284,7 @@ def _samples_of(
         if power_w is None and cell.casefold() not in _MISSING:
             ignored.add(number)
         if columns.is_host and power_w == 0:
-            power_w = None  # a failed poll of the server
+            power_w = None  # 0 W means that the poll of the server failed
         counter_j = None if counter is None else counter * columns.counter_factor
         yield Sample(moment, is_utc, host, device, uuid, power_w, counter_j, *others)
 
@@ -292,7 +292,7 @@ def _samples_of(
 def _cells(text: str, columns: Columns) -> list[str] | None:
     """Return the cells of a row, as many as the header has; None if their number differs.
 
-    A row of DCGM has the time as its first cell, and the device as an additional last cell.
+    For a row of DCGM, the time is the first cell, and the device is an additional last cell.
     """
     if columns.has_entity:
         words = text.split()
@@ -306,7 +306,7 @@ def _cells(text: str, columns: Columns) -> list[str] | None:
 
 
 def _moment(cells: Sequence[str], columns: Columns) -> tuple[float | None, bool]:
-    """Return the time of a row in seconds since its epoch, and whether it is in UTC; None if there is no valid time."""
+    """Return the time of a row in seconds since 1970, and whether it is in UTC; None if there is no valid time."""
     if columns.has_entity:
         text = cells[0]
     elif columns.date is not None and columns.time is not None:

@@ -1,6 +1,6 @@
-"""The samples of one device of a power log: from rows in file order to a trace in order of time.
+"""Convert the samples of one device of a power log from rows in file order to a trace in order of time.
 
-All series are columns of temporary files. A log of any length takes little memory.
+All series are columns of temporary files, so that a log of any length takes little memory.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.sample_file import SampleColumn, SampleFile, SampleTable, in_order
 
 _TIME_DECIMALS = 6
-"""Decimals of a second that are kept. A double has no more for the time since 1970."""
+"""Number of decimals of a second that are kept. A time since 1970 in a double has no more exact decimals."""
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples of one device in file order; `nan` is unknown.
+    """Samples of one device in file order; an unknown value is `nan`.
 
     Attributes:
-        moments: Seconds since the epoch of the log.
+        moments: Seconds since 1970, in UTC or in local time.
         powers: Watts.
         counters: Cumulative energy in joules.
         temperatures: Degrees Celsius.
         clocks: Megahertz.
-        throttles: Numbers of throttle reasons in `texts`.
+        throttles: Indices of the throttle reasons in `texts`.
         texts: Throttle reasons of the log; None if no sample of the device has one.
         uuid: GPU UUID, or empty.
     """
@@ -52,7 +52,7 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
 
     def part(self, start: int, end: int) -> Readings:
-        """Return the samples with numbers from `start` to before `end`."""
+        """Return the samples from index `start` up to, but not including, index `end`."""
         columns = {
             name: getattr(self, name)[start:end]
             for name in ("moments", "powers", "counters", "temperatures", "clocks", "throttles")
@@ -65,7 +65,7 @@ class DeviceRows:
 
     Args:
         file: File for the samples.
-        texts: Number of each throttle reason of the log; gets new reasons.
+        texts: Index of each throttle reason of the log. `add` adds new reasons.
 
     Attributes:
         uuid: The first GPU UUID, or empty.
@@ -101,9 +101,13 @@ class DeviceRows:
 
 
 def with_equal_intervals(readings: Readings, name: str, low: float | None, high: float | None) -> Readings:
-    """Return the samples of a log without times with equal intervals, from the first to the last row.
+    """Return the samples of a log without times, with times at equal intervals from `low` to `high`.
 
-    If the window is unknown, the times are the numbers of the rows, and only a counter can be read.
+    If `low` or `high` is None, the times are the numbers of the rows, from 0. Such times give only the increase of a
+    counter.
+
+    Raises:
+        RefusedInputError: There is neither a window nor a counter, or the log has a single sample.
     """
     number = len(readings.moments)
     if low is None or high is None:
@@ -121,7 +125,10 @@ def with_equal_intervals(readings: Readings, name: str, low: float | None, high:
 
 
 def segment_of(readings: Readings, low: float, high: float) -> Readings:
-    """Return the only part that covers the window and in which the clock makes no step back; else all samples."""
+    """Return the part that covers the window and in which the clock does not go back.
+
+    If no part or several parts cover the window, all samples are returned.
+    """
     parts = [
         (start, end)
         for start, end in _segments(readings.moments)
@@ -131,7 +138,7 @@ def segment_of(readings: Readings, low: float, high: float) -> Readings:
 
 
 def _segments(moments: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each part in which the clock makes no step back."""
+    """Yield the indices of start and end of each part in which the clock does not go back by more than `GAP_SEC`."""
     start = 0
     for index, (earlier, later) in enumerate(itertools.pairwise(moments), start=1):
         if earlier - later > GAP_SEC:
@@ -146,7 +153,7 @@ def trace_of(readings: Readings, name: str, origin: float, file: SampleFile) -> 
     Args:
         readings: Samples of the device.
         name: Name of the device.
-        origin: Start of the record, in seconds since the epoch of the log.
+        origin: Start of the record, in seconds since 1970. The times of the trace are relative to this start.
         file: File for the trace.
     """
     if all(map(math.isnan, readings.powers)):
@@ -174,7 +181,11 @@ def counter_of(readings: Readings, name: str, origin: float, file: SampleFile) -
 
 
 def _relative(readings: Readings, name: str, origin: float) -> SampleColumn:
-    """Return the times of a device since the origin. Raise if several GPUs are one device, or the clock went back."""
+    """Return the times of a device in seconds since the origin.
+
+    Raises:
+        RefusedInputError: Several samples have the same time because no column names the GPU, or the clock went back.
+    """
     times = _column(round(moment - origin, _TIME_DECIMALS) for moment in readings.moments)
     if not name and _distinct(times) < 0.9 * len(times):
         found = "several rows have the same time, but no column names the GPU"
@@ -218,7 +229,7 @@ def _merged(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
 
 
 class _Texts(Sequence[str]):
-    """Texts that are stored as a column of their numbers."""
+    """A sequence of texts, stored as a column of indices into a list of texts."""
 
     def __init__(self, numbers: SampleColumn, texts: list[str]) -> None:
         self._numbers = numbers

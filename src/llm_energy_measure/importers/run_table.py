@@ -1,8 +1,8 @@
-"""Import `run_table.csv` of experiment-runner: one row per run, of which only the rows that are DONE count.
+"""Import `run_table.csv` of experiment-runner. Each row is a run; only rows that are DONE are imported.
 
-The columns have free names. The energy comes from the columns of CodeCarbon (`codecarbon__energy_consumed`, kWh), from
-a column with a unit in its name, or from `--map`. A column that has one value in all repetitions of a run is a factor
-and becomes configuration. The table has neither times nor hosts.
+The user of experiment-runner chooses the column names. The energy comes from the columns of CodeCarbon
+(`codecarbon__energy_consumed`, kWh), from a column with a unit in its name, or from `--map`. A column that has one
+value in all repetitions of a run is a factor, and the configuration stores it. The table has neither times nor hosts.
 
 Source: S2 Group, experiment-runner.
 """
@@ -72,10 +72,10 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 
 
 def _mapping(source: ImportSource) -> dict[str, Expression]:
-    """Return the energies that the names of the columns define.
+    """Return the expression of each energy, and of the duration, that the column names define.
 
     Raises:
-        RefusedInputError: No column has an energy with a unit, or two columns have the same energy.
+        RefusedInputError: No column name states an energy with a unit, or two columns can be the same energy.
     """
     found: dict[str, str] = {}
     columns = [column for column in source.header if column.startswith(_CODECARBON)]
@@ -108,7 +108,7 @@ def _mapping(source: ImportSource) -> dict[str, Expression]:
 
 
 def _factor(unit: str) -> float:
-    """Return the joules per unit. `mJ` and `MJ` differ in the case of their first letter alone."""
+    """Return the joules per unit. Letter case is ignored, except that `mJ` and `MJ` differ. Other units give 1.0."""
     exact = _JOULES_PER.get(unit)
     if exact is not None:
         return exact
@@ -119,7 +119,7 @@ def _factor(unit: str) -> float:
 def _factors(rows: Iterable[Mapping[str, Any]], header: Sequence[str], needed: set[str]) -> list[str]:
     """Return the columns with the settings of the runs: those with one value in all repetitions of each run.
 
-    If no run has a repetition, these are the columns before the first energy.
+    If no run has a repetition, these are the columns before the first column with an energy.
     """
     candidates = [name for name in header if name not in {_RUN, _DONE} | needed and not name.startswith(_CODECARBON)]
     first_of_run: dict[str, array[int]] = {}  # hashes, so that a table of 100,000 runs takes little memory
@@ -164,7 +164,7 @@ def _record(
 
 
 def _typed(cell: Any) -> Any:
-    """Return a cell as a number, if it is one."""
+    """Return a cell as a number if it contains a number, otherwise unchanged."""
     number = parse_number(cell) if isinstance(cell, str) else cell
     return cell if number is None else int(number) if number.is_integer() and abs(number) < 2**53 else number
 

@@ -1,8 +1,8 @@
 """Import window logs of Zeus: one CSV line for each measured window, with the energy of each GPU.
 
-Newer versions write `start_time` in seconds since 1970. Older versions write a monotonic clock, which has no relation
-to the time of day. GPU numbers are indices within CUDA_VISIBLE_DEVICES, so the GPUs are unknown unless the caller
-states their UUIDs. Each window is an experiment; windows can overlap and are never added.
+Newer versions write `start_time` in seconds since 1970. Older versions write the value of a monotonic clock, which has
+no relation to the time of day. GPU numbers are indices within CUDA_VISIBLE_DEVICES, so the GPUs are unknown unless the
+caller states their UUIDs. Each window is an experiment. Windows can overlap, so their energies are never added.
 
 Source: Zeus, `ZeusMonitor(log_file=...)`.
 """
@@ -104,7 +104,7 @@ def _record(
 
 
 def _note_powers(energy: EnergyMetrics, header: Sequence[str], notes: Notes) -> None:
-    """Note each GPU whose energy implies a power that no board draws."""
+    """Add a note for each GPU whose energy implies more power than any board draws."""
     for name, device in zip(header[3:], energy.devices or [], strict=True):
         power_w = device.energy_j / energy.duration_sec if device.energy_j and energy.duration_sec else 0.0
         if power_w > BOARD_CEILING_W:
