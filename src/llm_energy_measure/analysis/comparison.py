@@ -168,7 +168,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
         return [row for table in self.tables for row in table.rows]
 
     def has(self, condition: str) -> bool:
-        """Return True if a row has a verdict, or is `confounded`. A row without a verdict counts as `undecided`."""
+        """Return True if a row meets a condition: a verdict, or `confounded`. No verdict counts as `undecided`."""
         if condition == "confounded":
             return any(row.confounded for row in self.rows())
         return any((row.verdict or "undecided") == condition for row in self.rows())
@@ -371,7 +371,7 @@ def _values(runs: Sequence[Observation], metric: str) -> list[float]:
 def _smallest_error(side: Sequence[Observation], metric: str) -> float:
     """Return the relative standard deviation of the rounding error; 0 if the resolution of the sensor is unknown.
 
-    The function returns the greatest one of all runs. A rounding error has a uniform distribution, so its standard
+    The function returns the greatest value of all runs. A rounding error has a uniform distribution, so its standard
     deviation is the resolution divided by the square root of 12.
     """
     resolutions = [one.resolution.get(metric) or 0.0 for one in side]

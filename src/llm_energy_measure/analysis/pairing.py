@@ -196,7 +196,7 @@ def _short_names(names: Iterable[str]) -> dict[str, str]:
 def _usable(
     selection: Selection, side: Side, seen: dict[str, tuple[Side, str]], left_out: list[LeftOut]
 ) -> Iterator[Observation]:
-    """Yield the runs that are not excluded, without copies, also of the other side. Append the others to `left_out`."""
+    """Yield the runs that are neither excluded nor copies of a run of either side. Append the others to `left_out`."""
     for one in selection.observations:
         reason = one.excluded
         if reason is None:

@@ -16,7 +16,7 @@ class Field(Struct, frozen=True):
 
 
 class Details(Struct, frozen=True, kw_only=True):
-    """A part that the reader unfolds.
+    """A part of a report that is hidden until the reader opens it.
 
     Attributes:
         anchor: Id in the document.
@@ -46,7 +46,7 @@ class Section(Struct, frozen=True, kw_only=True):
         plots: Figures.
         tables: Tables.
         commands: Command lines.
-        details: Parts that the reader unfolds.
+        details: Parts that are hidden until the reader opens them.
     """
 
     name: str

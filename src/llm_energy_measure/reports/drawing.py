@@ -217,7 +217,7 @@ def _label_figure(figure: Figure, plot: Plot) -> None:
 
 
 def _set_limits(axes: Axes, plot: Plot, panel: Panel) -> None:
-    """Set the limits. An axis begins at 0 if only ends of intervals are negative, because no energy or time is."""
+    """Set the limits. An axis begins at 0 if only ends of intervals are negative: energies and times are at least 0."""
     categories = plot.x.categories
     marks = plot.marks()
     if _is_horizontal(plot):

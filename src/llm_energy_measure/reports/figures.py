@@ -199,6 +199,9 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
         one: The experiment.
         metric: The figure.
         position: Position of the mark on the first axis. None if unknown.
+
+    Returns:
+        The mark; None if the experiment is in the statistics, or if it has neither a range nor a bound.
     """
     row = results.by_id[one.experiment_id].summary
     if one.excluded is None or position is None or row.verdict in ("stale", "altered", "unreadable", "pending"):

@@ -75,7 +75,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
-    """Return the section with the energy per output token of each configuration, or with the energy without tokens."""
+    """Return the section with the energy per output token (or per token, or the energy) of each configuration."""
     for metric in ("j_per_output_token", "j_per_token", "energy"):
         name = "energy" if metric == "energy" else metric.removeprefix("j_").replace("_", "-")
         figure = rows_figure(results, repeats, metric, name=name, most=MOST_CATEGORIES)

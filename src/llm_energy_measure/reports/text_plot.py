@@ -178,7 +178,7 @@ class _Window(NamedTuple):
 
 
 def _paint(canvas: _Canvas, series: Series, window: _Window, sign: str, *, is_line: bool) -> None:
-    """Set the dots of a series: its values, the ends of intervals between them, and lines between neighbours."""
+    """Set the dots of a series: its values, its intervals and ranges, and the lines between neighbouring values."""
 
     def scaled(x: float, y: float) -> tuple[float, float]:
         return (x - window.x_low) / (window.x_high - window.x_low), (y - window.y_low) / (window.y_high - window.y_low)
