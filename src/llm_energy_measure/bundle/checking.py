@@ -1,6 +1,6 @@
-"""Verify a bundle: is each file whole, who signed, and does each verdict follow from the raw files?
+"""Verify a bundle: is each file whole, who signed the bundle, and does each verdict follow from the raw files?
 
-Nothing is extracted. The verdicts are computed again from one experiment's files at a time, in memory.
+No file is extracted. The verdicts are computed again from one experiment's files at a time, in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llm_energy_measure.bundle.table import PublishedTable
 from llm_energy_measure.exceptions import BundleError, LLMEnergyMeasureError
 
 _SMALL_BYTES = 1 << 16
-# Each file that differs is named, but a manifest of many gigabytes would fill the memory.
+# The result names each file that differs. The limit is for a manifest of many gigabytes, which would fill the memory.
 _MAX_PROBLEMS = 100_000
 
 
@@ -37,12 +37,12 @@ class BundleCheck(Struct, kw_only=True):
         digest: SHA-256 of `tagmanifest-sha256.txt`, in lower-case hexadecimal. None if the bundle is refused.
         problems: The reasons for the outcome.
         experiments: Number of experiments.
-        files: Number of files of the payload, as the paper states it.
-        signature: What the signature shows. None if there is none.
+        files: Number of files of the payload that the manifest lists.
+        signature: Result of the check of the signature. None if the bundle has no signature.
         unclean: Verdict by folder name, for the verdicts that are not `complete`.
         selection: How the experiments were chosen. None if it was not read.
         compared_numbers: Number of cells of the table that were compared.
-        notes: Sentences about the table that are no problems.
+        notes: Sentences about the table that do not change the outcome.
     """
 
     outcome: Outcome
@@ -77,7 +77,7 @@ class Member(NamedTuple):
     """A file that a bundle has, or that one of its manifests lists.
 
     Attributes:
-        name: Its name.
+        name: Name of the file in the bundle.
         file: The file. None if it is missing.
         digest: SHA-256 of the file in the manifest. None if no manifest lists the file.
     """
@@ -100,14 +100,14 @@ def verify_bundle(
     Args:
         source: The files of the bundle.
         expect: The digest in the paper, in hexadecimal, with or without `sha256:`.
-        allowed_signers: File of the known keys, as ssh-keygen reads it.
+        allowed_signers: File of the known keys, in the format ALLOWED SIGNERS of ssh-keygen(1).
         published: A published table whose numbers are compared with the bundle.
-        with_progress: Function that shows the progress over the items that it returns.
+        with_progress: Function of the items and their number. It yields the items and shows the progress.
 
     Raises:
         ConfigurationError: ssh-keygen is missing, or a file of the caller cannot be read.
     """
-    signature.require_signers(allowed_signers)  # even if the bundle has no signature
+    signature.require_signers(allowed_signers)  # an unreadable file is an error even if the bundle has no signature
     found = BundleCheck(outcome="unsigned")
     try:
         whole = check_whole(source)
@@ -139,7 +139,7 @@ def check_whole(source: Source) -> Wholeness:
     """Compare all files with the manifests.
 
     Raises:
-        BundleError: A file that makes a folder a bundle is missing or has another form.
+        BundleError: A file that each bundle must have is missing, or does not have its defined form.
     """
     others = source.others
     _require_bag(others)
@@ -165,17 +165,17 @@ def check_whole(source: Source) -> Wholeness:
         if not whole.problems:
             _check_statements(source, payload_bytes, whole.files)
     if names.SIGNATURE in others:
-        sources.read(others[names.SIGNATURE], _SMALL_BYTES)  # an archive has its CRC
+        sources.read(others[names.SIGNATURE], _SMALL_BYTES)  # this checks the CRC in an archive
     return whole
 
 
 def payload_of(source: Source) -> Iterator[Member]:
-    """Yield the members of a bundle without those that `tagmanifest-sha256.txt` lists, in the canonical order.
+    """Yield the members of a bundle in the canonical order, without the tag files, the tag manifest and its signature.
 
-    The files and the lines of the manifest are read at the same time, because both are in this order.
+    The files and the lines of the manifest are merged while they are read, because both are in this order.
 
     Raises:
-        BundleError: The manifest has another form.
+        BundleError: The manifest does not have its defined form.
     """
     bag = {*names.TAG_FILES, names.TAG_MANIFEST, names.SIGNATURE}
     present = ((names.order_key(file.name), file) for file in source.files() if file.name not in bag)
@@ -230,7 +230,10 @@ def _problems_of(members: Iterable[Member]) -> Iterator[Problem]:
 
 
 def _check_statements(source: Source, payload_bytes: int, payload_files: int) -> None:
-    """Check what the files of the bag state. The digests of these files are right."""
+    """Check the content of `bagit.txt` and `bag-info.txt`, and that the files of the whole bundle are not missing.
+
+    The digests of all files are already checked.
+    """
     others = source.others
     if sources.read(others[names.BAGIT], _SMALL_BYTES) != manifests.BAGIT_TEXT:
         raise refuse("bag.form", names.BAGIT, "it does not declare BagIt 1.0 in UTF-8")

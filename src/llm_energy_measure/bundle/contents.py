@@ -32,7 +32,7 @@ class LeftOut(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: Id of the experiment.
         reason: Why it is not in the bundle.
-        configuration: The configuration that it shares with an experiment of the bundle. None if unknown.
+        configuration: The configuration that this experiment shares with an experiment of the bundle. None if unknown.
         attempt: Number of the earlier attempt. None for an experiment.
     """
 
@@ -46,8 +46,8 @@ class Selection(Struct, kw_only=True):
     """How the experiments of a bundle were chosen: `selection.json`.
 
     Attributes:
-        condition: Condition of `--where`. None if there was none.
-        requested_ids: Ids of the command line, in order of the alphabet. None if there were none.
+        condition: Condition of `--where`. None if the user passed no condition.
+        requested_ids: Ids and patterns from the command line, sorted. None if the user passed none.
         only_passed: True if experiments with another verdict than `complete` were left out.
         found: Folder names of the experiments that were found.
         left_out: Experiments of the same configurations that are not in the bundle, and earlier attempts.
@@ -73,7 +73,7 @@ def encode_json(value: object) -> bytes:
 
 
 def decode_selection(data: bytes) -> Selection:
-    """Return the selection that the bytes of `selection.json` describe. Raises `BundleError`."""
+    """Return the selection in the bytes of `selection.json`. Raises `BundleError` if they are not a selection."""
     try:
         require_bounded_json(data)
         return msgspec.json.decode(data, type=Selection)
@@ -105,7 +105,7 @@ class _Process(Struct):
 
 
 class Environment:
-    """Machines and software that the packed records name, and the date of the newest record."""
+    """Machines and software of the packed records, and the date of the newest record."""
 
     def __init__(self) -> None:
         """Start without records."""
@@ -113,7 +113,7 @@ class Environment:
         self._counts: Counter[bytes] = Counter()
 
     def add(self, files: Mapping[str, bytes]) -> None:
-        """Add the raw results among the files of an experiment. Unreadable ones are skipped: the verdict names them."""
+        """Add the raw results of an experiment. Unreadable files are skipped, because the verdict reports them."""
         for key, data in files.items():
             if process_index_of(key.rpartition("/")[2]) is None:
                 continue
@@ -153,7 +153,7 @@ class CrateFacts(Struct, frozen=True, kw_only=True):
 
     Attributes:
         date: Date of the bundle, as YYYY-MM-DD.
-        licence: SPDX identifier. None if the authors named none.
+        licence: SPDX identifier. None if the authors stated no licence.
         experiments: Number of experiments.
         result_folders: Folders with results, such as `raw/`.
         files: Other files of the payload, without the metadata file.
@@ -200,7 +200,7 @@ def crate_metadata(facts: CrateFacts) -> bytes:
         root,
     ]
     if facts.licence is None:
-        root["license"] = "The authors state no licence."  # RO-Crate requires a licence, or a text
+        root["license"] = "The authors state no licence."  # RO-Crate requires this property, and a text is allowed
     else:
         address = f"https://spdx.org/licenses/{facts.licence}"
         root["license"] = {"@id": address}

@@ -44,7 +44,8 @@ class BundleOptions(Struct, frozen=True, kw_only=True):
         sign_with: Key that signs the bundle.
         only_passed: Leave out experiments with another verdict than `complete`.
         pseudonymise: Replace the names of hosts and users.
-        report: Function that returns an HTML report about a results directory, which has only the packed files.
+        report: Function that returns an HTML report about a results directory. It is called with a results directory
+            that has only the packed files.
     """
 
     date: str | None = None
@@ -60,7 +61,7 @@ class CreatedBundle(Struct, frozen=True, kw_only=True):
     """A bundle that was created.
 
     Attributes:
-        path: The file.
+        path: Path of the archive.
         experiments: Number of experiments.
         files: Number of files of the payload.
         size_bytes: Size of the archive.
@@ -86,14 +87,15 @@ def create_bundle(
     *,
     with_progress: Callable[[Iterator[str], int], Iterator[str]] = lambda items, _: items,
 ) -> CreatedBundle:
-    """Pack the experiments of a selection, and return what was created.
+    """Pack the experiments of a selection into a new archive, and return the facts about the archive.
 
     Args:
         repository: The results directory. No file in it is changed.
         target: The file to create. It must not exist.
-        selection: The experiments, as folder names in `found`. Verdicts and files that are left out are added to it.
+        selection: The experiments, as folder names in `found`. Experiments and files that are left out are added to
+            the selection.
         options: The options.
-        with_progress: Function that shows the progress over the items that it returns.
+        with_progress: Function of the items and their number. It yields the items and shows the progress.
 
     Raises:
         ResultExistsError: The target exists.
@@ -153,7 +155,7 @@ class _Packing:
         self._environment = Environment()
         self._folders: list[str] = []
         self._results: Path | None = None
-        if options.report is not None:  # the report has the name of the folder, which is that in the bundle
+        if options.report is not None:  # the report shows the name of its folder, which must be the name in the bundle
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="llm-energy-measure-"))
             self._results = Path(folder, names.PAYLOAD)
         self._result_folders: set[str] = set()
@@ -294,7 +296,7 @@ class _Packing:
         )
 
     def created(self, target: Path) -> CreatedBundle:
-        """Return what was created."""
+        """Return the facts about the created bundle."""
         return CreatedBundle(
             path=target,
             experiments=len(self._folders),
@@ -307,7 +309,7 @@ class _Packing:
 
 
 def _digest_of(content: bytes | BinaryIO) -> tuple[str, int]:
-    """Return the SHA-256 in hexadecimal, and the size in bytes."""
+    """Return the SHA-256 of the content in lower-case hexadecimal, and the size in bytes."""
     digest = hashlib.sha256()
     size = 0
     for part in (content,) if isinstance(content, bytes) else chunks_of(content):

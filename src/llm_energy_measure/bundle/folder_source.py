@@ -21,7 +21,7 @@ _MAX_DEPTH = 16
 
 
 class FolderSource:
-    """The files of a folder that holds a bundle. Close it after its use.
+    """The files of a bundle that was unzipped into a folder. Close this object after use.
 
     Args:
         path: The folder.
@@ -35,7 +35,7 @@ class FolderSource:
         """List the folder; no file is read."""
         self.others: dict[str, StoredFile] = {}
         self._path = os.fspath(path)
-        if not os.path.lexists(Path(path, BAGIT)):  # the folder can be a large one without a bundle
+        if not os.path.lexists(Path(path, BAGIT)):  # a folder without a bundle can be too large to scan
             raise refuse("bag.missing", BAGIT, MISSING_BAG_FILE)
         self._stack = ExitStack()
         try:

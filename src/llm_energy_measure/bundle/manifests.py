@@ -1,6 +1,6 @@
 r"""The manifests of a bag: a line `<sha256>  <name>\n` for each file. `sha256sum -c` reads the same lines.
 
-Source: RFC 8493 (BagIt 1.0), sections 2.1 and 2.2. Our names have no characters that BagIt encodes.
+Source: RFC 8493 (BagIt 1.0), sections 2.1 and 2.2. Names in a bundle have no characters that BagIt encodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BAGIT_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 """Content of `bagit.txt`."""
 
 DIGEST_PREFIX = "sha256:"
-"""Start of the digest of a bundle."""
+"""Prefix of the digest of a bundle, as a paper states it."""
 
 _MAX_LINE_BYTES = 1 << 12
 
@@ -35,7 +35,7 @@ def read_manifest(manifest: StoredFile) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the SHA-256 (32 bytes) of each file that a manifest lists, in the canonical order of names.
 
     Raises:
-        BundleError: A line has another form, a name is unsafe, or the names are not in the canonical order.
+        BundleError: A line is not `<SHA-256>  <name>`, a name is unsafe, or the names are not in the canonical order.
     """
     before: tuple[int, str, str] | None = None
     for number, line in enumerate(sources.lines(manifest, _MAX_LINE_BYTES), 1):
@@ -54,7 +54,7 @@ def read_manifest(manifest: StoredFile) -> Iterator[tuple[str, bytes]]:
 
 
 def digest_of(file: StoredFile) -> bytes:
-    """Return the SHA-256 of a file. Raises `BundleError` if it cannot be read."""
+    """Return the SHA-256 of a file (32 bytes). Raises `BundleError` if the file cannot be read."""
     digest = hashlib.sha256()
     for part in file.chunks():
         digest.update(part)
@@ -62,7 +62,7 @@ def digest_of(file: StoredFile) -> bytes:
 
 
 def bag_info(*, software: str, date: str, payload_bytes: int, payload_files: int) -> bytes:
-    """Return the content of `bag-info.txt`. The date is the date of the results, not of today."""
+    """Return the content of `bag-info.txt`. `date` is the date of the results, not the current date."""
     lines = (
         f"Bag-Software-Agent: {software}",
         f"Bagging-Date: {date}",

@@ -14,7 +14,7 @@ _CACHE_KIB = 512
 
 @contextmanager
 def scratch_database() -> Iterator[sqlite3.Connection]:
-    """Return an empty database in an unnamed temporary file, which the end of the process removes in any case."""
+    """Return an empty SQLite database in an unnamed temporary file, which disappears even if the process is killed."""
     database = sqlite3.connect("")
     try:
         database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -25,7 +25,7 @@ def scratch_database() -> Iterator[sqlite3.Connection]:
 
 
 class NameTable:
-    """The paths that exist in a bundle: those of its files and of their folders.
+    """The paths of the files of a bundle and of their folders.
 
     Args:
         database: An empty database.
@@ -38,17 +38,18 @@ class NameTable:
         self._folder = ""
 
     def add(self, name: str) -> None:
-        """Refuse an unsafe name, a duplicate, and a name that collides on a file system that ignores case.
+        """Add the name of a file.
 
         Raises:
-            BundleError: The name is unsafe, or collides with an earlier one.
+            BundleError: The name is unsafe, was added before, differs from an earlier name only in case, or belongs to
+                a file and to a folder.
         """
         check_name(name)
         path = name
         while path:
             is_file = path == name
             if path == self._folder and not is_file:
-                break  # most files are in the folder of the file before
+                break  # the parents were added with the previous file, which is in the same folder
             lower = path.lower()
             found = self._database.execute("SELECT path, is_file FROM paths WHERE lower = ?", (lower,)).fetchone()
             if found is None:

@@ -49,7 +49,7 @@ def folder_of(name: str) -> str | None:
 def order_key(name: str) -> tuple[int, str, str]:
     """Return the sort key of the canonical order: `bagit.txt`, experiments, other payload, other files of the bag.
 
-    All files of an experiment are adjacent, so that a reader and a writer hold only the files of one experiment in
+    All files of an experiment are adjacent, so that a reader and a writer need only the files of one experiment in
     memory.
     """
     folder = folder_of(name)
@@ -59,7 +59,7 @@ def order_key(name: str) -> tuple[int, str, str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that could leave the target folder, or that a system cannot create.
+    """Refuse a name that could point outside the target folder, or that an operating system cannot create.
 
     Raises:
         BundleError: The name is unsafe.

@@ -36,7 +36,7 @@ class OpenedBundle(Struct, frozen=True, kw_only=True):
 
 
 def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
-    """Extract a bundle into a new folder, and return it. The folder appears only if all files are whole and durable.
+    """Extract a bundle into a new folder, which appears only when all its files are whole and durable.
 
     Args:
         source: The files of the bundle.

@@ -20,7 +20,7 @@ Outcome = Literal[
     "signature-invalid",
     "refused",
 ]
-"""One word about a bundle. `OUTCOMES` has the exit statuses and the meanings."""
+"""Result of a verification in one word. `OUTCOMES` has the exit statuses and the meanings."""
 
 OUTCOMES: dict[Outcome, tuple[int, str]] = {
     "signed": (0, "whole, and signed by a known key"),
@@ -112,7 +112,7 @@ def refuse(
 
 
 def problem_of(error: BundleError) -> Problem:
-    """Return the reason of an error."""
+    """Return the problem that an error describes."""
     return Problem(error.code, error.name, error.reason)
 
 

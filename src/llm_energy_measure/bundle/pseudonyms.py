@@ -1,7 +1,8 @@
 """Replace the names of hosts and users in the files of experiments, each name by the same pseudonym everywhere.
 
-Names are found in the fields of records that hold them, and in paths of home folders. They are replaced in the text of
-all JSON files, in file names and in ids. A name in other free text is replaced if it looks like the name of a machine.
+Names are collected from the fields of records for hosts and users, and from paths of home folders. They are replaced in
+all JSON files, file names and ids. In the fields for hosts and users, each name is replaced. In other text, a user name
+is replaced in a path and before `@`, and a host name only if it has three characters and a digit, a dot or a hyphen.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _HOST_FIELD = re.compile(rf'"(?:{_HOST_KEYS})"\s*:\s*"([^"\\]+)"')
 _USER_FIELD = re.compile(rf'"(?:{_USER_KEYS})"\s*:\s*"([^"\\]+)"')
 _HOME = re.compile(r'(?:/home/|/Users/|\\\\Users\\\\)([^/"\\\s:,]+)')
 
-# "localhost" names no machine, and a number is only the number of a node in a job.
+# `localhost` and loopback addresses identify no machine. A number is only the index of a node in a job.
 _NO_NAME = re.compile(r"localhost|[0-9]+|[0-9a-fA-F:.]*::1|127\.[0-9.]+")
 _DISTINCTIVE = re.compile(r"(?=.*[0-9.-]).{3,}")
 
@@ -59,7 +60,7 @@ class Pseudonyms:
                 self._user_names.update(_HOME.findall(text))
 
     def freeze(self) -> None:
-        """Give each name its pseudonym: names are numbered in their sorted order."""
+        """Choose the pseudonym of each name. Names are numbered in sorted order."""
         hosts = sorted(name for name in self._host_names if not _NO_NAME.fullmatch(name))
         users = sorted(name for name in self._user_names if not _NO_NAME.fullmatch(name))
         short_names = {name: name.partition(".")[0] for name in hosts}

@@ -1,4 +1,4 @@
-"""Sign and verify a file with the `ssh-keygen` of OpenSSH 8.2 or newer. No key is read by this package.
+"""Sign and verify a file with the `ssh-keygen` of OpenSSH 8.2 or newer. Only ssh-keygen reads private keys.
 
 Source: the section "-Y" of ssh-keygen(1), and PROTOCOL.sshsig of OpenSSH.
 """
@@ -25,10 +25,10 @@ _INSTALL = "install OpenSSH 8.2 or newer (on Debian and Ubuntu: apt install open
 
 
 class SignatureCheck(Struct, frozen=True, kw_only=True):
-    """What a signature shows.
+    """The result of the check of a signature.
 
     Attributes:
-        is_valid: True if the key signed these bytes.
+        is_valid: True if the signature is valid for these bytes.
         fingerprint: Fingerprint of the key. None if unknown.
         signer: Name of the key in the file of allowed signers. None if the file does not have the key.
     """
@@ -71,7 +71,7 @@ def require_key(key: str | Path, *, program: str | None = None) -> str:
 
 
 def require_signers(allowed_signers: str | Path | None) -> None:
-    """Check that the file of allowed signers can be read. Raises `ConfigurationError`."""
+    """Raise `ConfigurationError` if the file of allowed signers cannot be read."""
     if allowed_signers is None:
         return
     try:
@@ -85,7 +85,7 @@ def require_signers(allowed_signers: str | Path | None) -> None:
 def check(
     data: bytes, signature: bytes, allowed_signers: str | Path | None, *, program: str | None = None
 ) -> SignatureCheck:
-    """Return what a signature of the bytes shows.
+    """Check a signature of the bytes, and return the result.
 
     Args:
         data: The bytes.

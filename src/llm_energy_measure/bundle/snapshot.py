@@ -37,7 +37,7 @@ class Snapshot(Struct, kw_only=True):
 def read_snapshot(repository: FileSystemRepository, folder: str) -> Snapshot:
     """Return the files of an experiment: raw results and their manifest, the aggregate and the tags.
 
-    Files of other programs are left out, because they can contain prompts or texts.
+    Files of other programs are left out, because they can contain prompts or generated text.
 
     Raises:
         StorageError: A file cannot be read.

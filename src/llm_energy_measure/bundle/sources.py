@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 from llm_energy_measure.bundle.outcomes import refuse
 
 MAX_READ_BYTES = 1 << 30
-"""Largest file that is read as a whole."""
+"""Maximum size of a file that is read into memory as a whole, in bytes."""
 
-# A bundle has about 12. A received one can have any number, and they are kept in memory.
+# Maximum number of files that belong to no experiment, which are kept in memory. Bundles of this package have about 12.
 _MAX_OTHERS = 1_000
 
 
@@ -18,7 +18,7 @@ class StoredFile(NamedTuple):
     """A file of a bundle.
 
     Attributes:
-        name: Its name, with `/` between the parts.
+        name: Name of the file, with `/` between the parts.
         size: Size of the file in bytes.
         chunks: Function that yields the content in parts. It raises `BundleError` if the content cannot be read, or
             if its CRC is wrong.
@@ -30,7 +30,7 @@ class StoredFile(NamedTuple):
 
 
 class Source(Protocol):
-    """The files of a bundle. Names are safe and differ."""
+    """The files of a bundle. All names are safe and different."""
 
     @property
     def others(self) -> Mapping[str, StoredFile]:
@@ -44,7 +44,7 @@ def add_other(others: dict[str, StoredFile], file: StoredFile) -> None:
     """Add a file that belongs to no experiment.
 
     Raises:
-        BundleError: There are more such files than a bundle may have.
+        BundleError: More than 1,000 files belong to no experiment.
     """
     others[file.name] = file
     if len(others) > _MAX_OTHERS:
@@ -66,7 +66,7 @@ def lines(file: StoredFile, limit: int = 1 << 26) -> Iterator[bytes]:
     r"""Yield the lines of a file without their ends. Each line ends with `\n` and has at most `limit` bytes.
 
     Raises:
-        BundleError: A line is longer, or the last line does not end.
+        BundleError: A line has more than `limit` bytes, or the last line has no `\n`.
     """
     rest = b""
     for part in file.chunks():

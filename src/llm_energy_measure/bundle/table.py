@@ -28,7 +28,7 @@ _TYPESETTING = str.maketrans({"\u2212": "-", "\u00a0": "", "\u202f": "", "\u2009
 
 
 class PublishedTable(Struct, frozen=True, kw_only=True):
-    """A published table.
+    """A published table in CSV.
 
     Attributes:
         key: The column with the ids of the experiments.
@@ -97,7 +97,7 @@ class Comparison:
 
     Attributes:
         compared: Number of cells that were compared.
-        notes: Sentences for the user that are no problems.
+        notes: Sentences for the user that do not change the outcome.
     """
 
     def __init__(self, table: PublishedTable) -> None:
@@ -177,13 +177,13 @@ def agrees(cell: str, value: object) -> bool:
         return False
     exponent = printed.as_tuple().exponent
     half = Decimal(1).scaleb(int(exponent)) / 2
-    # A float such as 0.15 is not exactly half way between two decimals.
+    # The float 0.15 is not exactly half way between 0.1 and 0.2, so the limit is one unit in the last place wider.
     slack = Decimal(math.ulp(value))
     return abs(Decimal(value) - printed) <= half + slack
 
 
 def _number(cell: str) -> Decimal | None:
-    """Return a printed number. None if the cell is no finite number."""
+    """Return the number in a printed cell. None if the cell is no finite number."""
     text = cell.translate(_TYPESETTING)
     if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")

@@ -18,7 +18,7 @@ from llm_energy_measure.security import require_bounded_json
 CLEAN = "complete"
 """The verdict on an experiment with no error, no missing process and a known energy."""
 
-# Sums of floats have the same bits on all machines; logarithms of other libraries can differ in the last bit.
+# Sums of floats have the same bits on all machines. Logarithms can differ in the last bit between math libraries.
 _RELATIVE = 1e-9
 
 
@@ -33,8 +33,8 @@ class StoredVerdict(Struct, frozen=True, kw_only=True):
         total_energy_j: Plain sum over processes, in joules. None if unknown.
         attributed_energy_j: Energy with each joule counted once, in joules. None if undetermined.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
-        attribution_status: How far the attributed energy is known.
-        is_lower_bound: True if data are missing.
+        attribution_status: `exact`, `estimated` or `undetermined`. None if unknown.
+        is_lower_bound: True if data are missing, so that the sums are too low.
         findings: The findings that failed or have a message.
         checks: Version of this package, whose checks gave the verdict.
     """
@@ -93,7 +93,7 @@ def encode_verdict(verdict: StoredVerdict) -> bytes:
 
 
 def decode_verdict(line: bytes, name: str) -> StoredVerdict:
-    """Return the verdict in a line. Raises `BundleError`."""
+    """Return the verdict in a line of `verdicts.jsonl`. Raises `BundleError` if the line is not a verdict."""
     try:
         require_bounded_json(line)
         return _DECODER.decode(line)

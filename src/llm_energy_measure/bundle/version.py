@@ -1,4 +1,4 @@
-"""The version of this package, which a bundle records: its checks gave the verdicts."""
+"""The version of this package. A bundle records the version, because its checks gave the verdicts."""
 
 from __future__ import annotations
 

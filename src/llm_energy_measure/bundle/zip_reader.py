@@ -1,9 +1,9 @@
 """Read a canonical ZIP that can come from another person. The reader trusts no field.
 
-The reader takes only names, sizes and CRCs from the archive, and re-derives all other bytes: an archive is accepted
-only if it is equal to what `ZipWriter` writes. This excludes links, compressed and encrypted entries, overlapping
-entries, and hidden bytes between, before and after the entries. The central directory is read again for each iteration,
-so that memory does not grow with the number of entries.
+The reader uses only names, sizes and CRCs of the archive, and computes all other bytes from them. An archive is
+accepted only if `ZipWriter` writes the same bytes for the same files. This rule excludes links, compressed and
+encrypted entries, overlapping entries, and hidden bytes between, before and after the entries. The central directory is
+read again for each iteration, so that memory does not grow with the number of entries.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ class _Directory(NamedTuple):
 
 
 class ZipSource:
-    """The files of an archive. Close it after its use.
+    """The files of an archive. Close this object after use.
 
     Args:
         path: The archive.
         limit: See `ZipWriter`.
 
     Raises:
-        BundleError: The archive is not canonical. The code names the reason.
-        ResultNotFoundError: There is no such file.
+        BundleError: The archive is not canonical. The attribute `code` is one of `outcomes.CODES`.
+        ResultNotFoundError: The path does not exist.
         StorageError: The file cannot be read.
     """
 
@@ -189,7 +189,7 @@ class ZipSource:
 
     def _check_entries(self) -> None:
         """Check that the entries fill the file from its start to the central directory, in the canonical order."""
-        odd: BundleError | None = None  # raised last, because other reasons are more exact
+        odd: BundleError | None = None  # raised last, because the other errors describe the cause more exactly
         end, before = 0, None
         with scratch_database() as database:
             table = NameTable(database)

@@ -51,7 +51,7 @@ class ZipEntry(NamedTuple):
 
 
 def local_header(entry: ZipEntry, limit: int = LIMIT_32) -> bytes:
-    """Return the local header of an entry. From `limit` bytes on, it has a ZIP64 field."""
+    """Return the local header of an entry. If the size is `limit` bytes or more, the header has a ZIP64 field."""
     name = entry.name.encode("ascii")
     is_large = entry.size >= limit
     size = LIMIT_32 if is_large else entry.size

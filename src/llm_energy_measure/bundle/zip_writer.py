@@ -11,7 +11,7 @@ from llm_energy_measure.bundle.names import check_name, order_key
 from llm_energy_measure.bundle.zip_records import LIMIT_32, ZipEntry, central_header, end_records, local_header
 
 CHUNK_BYTES = 1 << 18
-"""Files are read in parts of this size."""
+"""Size of the parts in which files are read, in bytes."""
 
 _SPOOL_BYTES = 1 << 18
 
@@ -25,14 +25,14 @@ def chunks_of(file: BinaryIO) -> Iterator[bytes]:
 
 def spool() -> BinaryIO:
     """Return a temporary file that stays in memory while it is small."""
-    # It has all methods of BinaryIO that the callers use.
+    # mypy does not know that this class has all methods of BinaryIO that the callers use.
     return tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # type: ignore[return-value]
 
 
 class ZipWriter:
-    """Writes entries to a file. Close it after its use.
+    """Writes entries to a file. Close the writer after use.
 
-    The central directory is in a temporary file, so that memory does not grow.
+    The central directory is in a temporary file, so that memory does not grow with the number of entries.
 
     Args:
         file: The file, at position 0.
@@ -58,11 +58,11 @@ class ZipWriter:
 
         Args:
             name: The name. Names come in the canonical order.
-            content: The content; a file is read twice from its start.
+            content: The content. If this is a file, the writer reads the file twice from its start.
 
         Raises:
             BundleError: The name is unsafe.
-            ValueError: The name is not after the last one in the canonical order.
+            ValueError: The name is not after the previous name in the canonical order.
         """
         check_name(name)
         key = order_key(name)
