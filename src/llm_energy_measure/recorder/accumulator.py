@@ -57,7 +57,7 @@ class EnergyAccumulator:
         return self._before_base + (self._last[1] - self._base)
 
     def read(self) -> float | str:
-        """Return the value of the sensor, or the reason why the reading failed. Call `add` to add its energy."""
+        """Return the value of the sensor, or the reason why the reading failed. Call `add` to count its energy."""
         try:
             value = float(self.sensor.read())
         except Exception as error:  # noqa: BLE001 - third-party code: a failing sensor must not end the run

@@ -46,7 +46,7 @@ def result_within(seconds: float, call: Callable[[], T]) -> T:
     thread = threading.Thread(target=run, name="llm-energy-measure-call", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # Python is shutting down and starts no thread
+    except RuntimeError:  # while Python exits, no thread can start
         run()
     else:
         thread.join(seconds)

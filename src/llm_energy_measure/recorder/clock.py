@@ -31,7 +31,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of this machine."""
 
-    # Each token reads the clock. A method that calls the function of the standard library would take twice as long.
+    # The attributes are functions of the standard library, because each token reads the clock: a method that calls
+    # the function takes twice as long.
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)

@@ -152,7 +152,7 @@ class _SignalForwarder:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        # Handlers that do nothing replace SIG_IGN, because the command would inherit SIG_IGN.
+        # Handlers, not SIG_IGN, because the command would inherit SIG_IGN.
         for number in (*_FORWARDED, *_FROM_TERMINAL):
             self._handlers[number] = signal.signal(number, self._handle)
 

@@ -84,7 +84,7 @@ def _as_mapping(config: object) -> object:
 
 
 def _text_of(value: object) -> str:
-    """Return the text of a value. Raise `ConfigurationError` if it contains a memory address, as a default `repr`."""
+    """Return the text of a value. Raise `ConfigurationError` if the text contains a memory address (default `repr`)."""
     text = str(value)
     if _ADDRESS.search(text):
         found = f"the text of {text} differs in each process"

@@ -120,7 +120,7 @@ def summary_of(trace: PowerTrace) -> DeviceSummary:
     temperatures = [value for value in trace.temperatures or () if not math.isnan(value)]
     clocks = [value for value in trace.clocks or () if not math.isnan(value)]
     reasons = [set(text.split()) for text in trace.throttles] if trace.throttles is not None else None
-    # The drift of the clock is that under load: an idle device lowers its clock.
+    # First and last values are means under load, because an idle device lowers its clock.
     busy = [place for place in range(count) if reasons is None or GPU_IDLE not in reasons[place]]
     quarter = max(1, len(busy) // 4)
     first, last = busy[:quarter], busy[-quarter:]

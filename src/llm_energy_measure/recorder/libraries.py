@@ -53,8 +53,8 @@ def detect_backend(versions: Mapping[str, str]) -> tuple[str | None, str | None]
 def peak_memory_mib(modules: Mapping[str, Any] = sys.modules) -> float | None:
     """Return the peak memory of the process in MiB; None if torch is not loaded or fails.
 
-    If torch uses GPUs, the peak is that of the memory that torch allocated, summed over the GPUs. Otherwise, the peak
-    is the largest resident set of the process.
+    If torch uses GPUs, the value is the peak memory that torch allocated, summed over the GPUs. Otherwise, the value is
+    the largest resident set of the process.
     """
     torch = modules.get("torch")
     if torch is None:

@@ -225,8 +225,8 @@ class Locks:
     def release(self) -> None:
         """Release all locks. A file that cannot be deleted does no harm, because this process ends soon.
 
-        Lock files with lower numbers belong to dead processes, and are deleted first. The own file with the last number
-        still exists then, so no other process can create a lower number.
+        Lock files with lower numbers belong to dead processes, and are deleted first. The file of this process still
+        exists then and has the last number, so no other process can create a lower number.
         """
         while self._keys:
             name, number = self._keys.pop()

@@ -119,7 +119,7 @@ class Measurement:
         return self._locks.is_waiting
 
     def take_over(self) -> None:
-        """Read the sensors whose earlier reader has ended. Their energy counts from its last reading."""
+        """Read the shared sensors of an ended process. The energy counts from the last reading of the ended process."""
         if not self._taking_over.acquire(timeout=_PATIENCE_SEC):
             return  # another thread waits here for the store or for a sensor
         try:

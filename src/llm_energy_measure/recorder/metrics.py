@@ -64,7 +64,7 @@ def energy_metrics(
         window: The energy window.
         tokens: Tokens of the process; None if none were counted.
         idle_power_w: Idle power before the window, in watts; None if it was not measured.
-        idle_power_end_w: Idle power after the window, in watts; None if the measurement failed, UNSET without one.
+        idle_power_end_w: Idle power after the window, in watts; None if unknown, UNSET if it was not measured.
     """
     known, total = _known_and_total(readings or ())
     gpu, cpu, ram = ([reading for reading in known if reading.component == name] for name in ("gpu", "cpu", "ram"))

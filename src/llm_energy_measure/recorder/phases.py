@@ -135,7 +135,7 @@ def phase_records(phases: list[PhaseTotals], run: TokenCounts) -> list[Phase] | 
 
     Args:
         phases: The totals of each phase.
-        run: Tokens of the whole run. If its `output` is at least its `streamed`, each phase uses its `output`, else its
+        run: Tokens of the whole run. If `run.output` is at least `run.streamed`, each phase uses its `output`, else its
             `streamed`. If the run has no tokens, the tokens of its phases are unknown.
     """
     return [

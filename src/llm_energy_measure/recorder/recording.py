@@ -372,7 +372,7 @@ class Recording:
             self.repository = self._saving.repository
 
     def _take_over(self) -> None:
-        """Read the shared sensors whose earlier reader has ended. Ignore errors of the store."""
+        """Read the shared sensors of ended processes. Ignore errors of the store."""
         if self._session.measurement.is_waiting:
             with contextlib.suppress(LLMEnergyMeasureError):
                 call_store(self.repository.store, self._session.measurement.take_over)

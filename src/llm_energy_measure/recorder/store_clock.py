@@ -100,7 +100,7 @@ def _mounts() -> str:
 
 
 def _tick_ns(mtime_ns: int) -> int:
-    """Return the resolution of an mtime, in nanoseconds. Some file systems store whole or only even seconds."""
+    """Return the resolution of an mtime, in nanoseconds. Some file systems store only whole or even seconds."""
     if mtime_ns % _SECOND_NS:
         return _TICK_NS
     return 2 * _SECOND_NS if mtime_ns % (2 * _SECOND_NS) == 0 else _SECOND_NS
