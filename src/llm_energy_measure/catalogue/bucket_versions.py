@@ -1,7 +1,7 @@
-"""Fingerprints of the objects in a bucket, in place of the mtimes of files.
+"""Fingerprints of the objects in a bucket. The catalogue uses fingerprints where a bucket has no mtimes.
 
-A fingerprint is a digest of names, sizes and ETags, as a number between 0 and 1. The catalogue compares this number as
-if it were an old mtime: a row is up to date if the numbers are equal.
+A fingerprint is a digest of names, sizes and ETags, as a number between 0 and 1. The catalogue stores this number as an
+mtime. A row is up to date if the numbers are equal. Like an old mtime, the number is trusted at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_energy_measure.storage.parallel import at_once
 
 
 class BucketListing(NamedTuple):
-    """All objects in a bucket, from listings that were made at one time, and the fingerprints of the experiments.
+    """All objects in a bucket, from listings that ran at the same time, and the fingerprints of the experiments.
 
     Attributes:
         folders: The objects in each folder of `raw/`; folders of markers and archives are included.
@@ -36,7 +36,7 @@ class BucketListing(NamedTuple):
 
 
 def list_bucket(store: Store, known: Sequence[str]) -> BucketListing:
-    """List a bucket; `known` has the folder names of an earlier listing, sorted."""
+    """Return the listing of a bucket. `known`: sorted folder names of an earlier listing, for parallel requests."""
     walked, aggregates, tags = at_once(
         store, partial(store.walk, RAW_DIR, known), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
     )
@@ -63,7 +63,7 @@ def _fingerprints(entries: Entries) -> dict[str, float]:
 
 
 def fingerprint(entries: Iterable[Entry]) -> float:
-    """Return a number between 0 and 1 that changes with each object; 0 if an ETag is unknown."""
+    """Return a number between 0 and 1 that changes if an object changes; 0 if an ETag is unknown."""
     found = [(entry.name, entry.size_bytes, entry.version) for entry in entries]
     if not all(version for _, _, version in found):
         return 0.0

@@ -1,7 +1,8 @@
-"""Configurations in the catalogue: an index of their keys and values, not one column per key.
+"""An index of the keys and values of all configurations, instead of one column per key.
 
-The keys of an experiment form two parts: those that separate repeats, and the others (ids, seeds, paths). Experiments
-with equal parts share their rows, so that the repeats of a configuration store it once.
+The configuration of an experiment has two parts. The first part has the keys that separate repeats: experiments with
+different values are not repeats of each other. The second part has all other keys (ids, seeds, paths). Experiments with
+an equal part share the rows of this part, so that the repeats of a configuration store it once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Part(NamedTuple):
     """A part of a configuration.
 
     Attributes:
-        number: Digest of the data, as a positive integer of 63 bits. None without keys.
+        number: Digest of the data, as a positive integer of 63 bits. None if the part has no keys.
         data: The keys and values as JSON.
     """
 
@@ -79,7 +80,7 @@ def _stored(value: Value) -> tuple[str, str | int | float]:
 
 
 def remove_unused_parts(database: sqlite3.Connection) -> None:
-    """Delete the parts and the keys that no experiment has any more."""
+    """Delete the parts and the keys that no experiment uses."""
     # NOT IN (...) is never true if the list contains NULL.
     database.execute(
         "DELETE FROM config_parts WHERE part NOT IN (SELECT config FROM experiments WHERE config NOT NULL "
@@ -95,7 +96,7 @@ def read_keys(database: sqlite3.Connection) -> set[str]:
 
 
 def damage(database: sqlite3.Connection) -> str | None:
-    """Return what is wrong with the stored parts. None if all rows agree."""
+    """Return the first error in the stored parts, as a text. None if there is no error."""
     keys: dict[int, str] = dict(database.execute("SELECT id, key FROM config_keys"))
     if len(set(keys.values())) < len(keys):
         return "a configuration key occurs twice"

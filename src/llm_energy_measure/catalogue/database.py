@@ -1,10 +1,10 @@
 """The SQLite file of the catalogue: open, rebuild, lock, and detect damage.
 
-The file contains its own inode number. A file that was copied or received has another inode, and is rebuilt: its rows
-can show values that no result has, and its schema can be crafted.
+The file contains its own inode number. A file that was copied or received has another inode and is rebuilt, because
+its rows can contain values of no result, and its schema can be malicious.
 
-A fingerprint in the same folder stores inode, size, mtime and ctime of the file after this tool wrote or checked it. If
-they are unchanged, no other program has written to the file.
+After this tool has written or checked the file, it stores the inode, size, mtime and ctime in a fingerprint file in the
+same folder. If these values are unchanged, no other program has written to the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Conn
     """Open the database and create its tables. A copied file or one of another version is deleted first.
 
     Args:
-        path: The file. None is in memory.
+        path: The file. None creates the database in memory.
         busy_sec: Maximum time to wait for the lock of another process, in seconds.
     """
     version = format_version()
@@ -61,7 +61,7 @@ def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Conn
 
 
 def format_version() -> int:
-    """Return the number of the format, which depends on the tables."""
+    """Return the number of the format. A change of the tables changes this number."""
     return zlib.crc32(repr((VERSION, DDL)).encode()) & 0x7FFFFFFF
 
 
@@ -71,11 +71,12 @@ def _inode_mark(path: Path | None) -> int:
 
 
 def _make(database: sqlite3.Connection, version: int, mark: int) -> None:
-    # The data is derived and can be rebuilt, so it need not survive a crash.
+    # All rows can be rebuilt from the results, so they need not survive a crash.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     with writing(database):
-        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process can create it first
+        # Another process can create the tables before this transaction.
+        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
             for statement in DDL:
                 database.execute(statement)
             database.execute(f"PRAGMA application_id = {mark}")
@@ -84,7 +85,7 @@ def _make(database: sqlite3.Connection, version: int, mark: int) -> None:
 
 @contextlib.contextmanager
 def writing(database: sqlite3.Connection) -> Iterator[None]:
-    """Run a transaction that takes the write lock at its start, so that it waits and cannot fail later."""
+    """Run the block in a transaction. It waits for the write lock at its start, so later statements need no wait."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -96,7 +97,7 @@ def writing(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Return True if the file is damaged, False if it only cannot be used now."""
+    """Return True if the file is damaged, False if the file cannot be used now, for example because of a lock."""
     code = getattr(error, "sqlite_errorcode", None)
     busy = {
         sqlite3.SQLITE_BUSY,
@@ -112,7 +113,7 @@ def is_damage(error: Exception) -> bool:
 
 
 def is_unmodified(path: Path) -> bool:
-    """Return True if the file still matches its fingerprint. Call it before opening the file."""
+    """Return True if the file still matches its fingerprint. Call this function before the file is opened."""
     try:
         return not _has_log(path) and read_file(_fingerprint_path(path), follow_links=False) == _fingerprint(path)
     except (OSError, ResultsError):

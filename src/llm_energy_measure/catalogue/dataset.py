@@ -1,9 +1,9 @@
 """The dataset: experiments, processes and findings as Parquet files (extra `analytics`).
 
 Each table is a folder with one file per month. `results.columns` defines the columns. All files of a table have the
-same schema, with the unit of each column in its metadata and timestamps in UTC. A month is written again only if its
-experiments changed, or if another program changed or deleted one of its files: `SUMS` has the digest of each file, in
-the format of sha256sum(1).
+same schema, with the unit of each column in its metadata and timestamps in UTC. The files of a month are written again
+only if its experiments changed, or if another program changed or deleted one of the files. The file `SUMS` contains the
+digest of each file, in the format of sha256sum(1).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DatasetReport(Struct, frozen=True, kw_only=True):
         unchanged: Months that are up to date.
         removed: Months without experiments, whose files were deleted.
         problems: One sentence for each experiment that cannot be read or whose aggregate is altered. An unreadable
-            experiment is not in the dataset. An altered one is in the dataset without figures.
+            experiment is not in the dataset. An experiment with an altered aggregate is in the dataset without figures.
     """
 
     written: list[str]
@@ -107,8 +107,8 @@ def write_dataset(
     Args:
         repository: The results directory.
         folder: Folder of the dataset. It is created if it does not exist.
-        rehash: Read all files. An edit of a file does not change the mtime of its folder.
-        warn: Function that is called with a message if the catalogue cannot be used, which makes the update slower.
+        rehash: Read all files, because an edit of a file does not change the mtime of its folder.
+        warn: Function that is called with a message if the catalogue cannot be used. The update is then slower.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -159,7 +159,7 @@ def schemas(config_types: Mapping[str, str] | None = None) -> dict[str, pa.Schem
     """Return the schema of each table. Raises `MissingExtraError` without pyarrow.
 
     Args:
-        config_types: Type of each configuration key, which has a column `config.<key>` in the table of experiments.
+        config_types: Type by configuration key. Each key has a column `config.<key>` in the table of experiments.
     """
     pa = require_pyarrow()
     texts = pa.list_(pa.string())
@@ -245,7 +245,7 @@ def _digest(sources: Sequence[tuple[Any, ...]], types: Mapping[str, str]) -> str
 
 @contextmanager
 def month_folder(folder: str | Path, table: str, month: str, *, create: bool = False) -> Iterator[ContainedFolder]:
-    """Open the folder of one month of a table; `create` creates it. No link below `folder` is followed."""
+    """Open the folder of one month of a table. `create` creates a missing one. No link below `folder` is followed."""
     with (
         ContainedFolder(folder) as root,
         root.subfolder(table, create=create) as months,
@@ -277,7 +277,7 @@ def open_parts(folder: str | Path, table: str, months: Collection[str] | None = 
 
 
 def _fingerprint_in(file: BinaryIO) -> str | None:
-    """Return the fingerprint in the metadata of a file. None if it has none. Raises `ArrowInvalid`."""
+    """Return the fingerprint in the metadata of a Parquet file, or None. Raises `ArrowInvalid` for other files."""
     from pyarrow import parquet
 
     found = (parquet.read_metadata(file).metadata or {}).get(_FINGERPRINT)
@@ -293,7 +293,7 @@ def _is_current(folder: Path, month: Month, sums: Mapping[str, str]) -> bool:
             with month_folder(folder, table, month.name) as found, found.open(_PART) as file:
                 if sums.get(_key(table, month.name)) != _file_digest(file):
                     return False
-                # The sums are written after all three files, so the files are of one update: one fingerprint is enough.
+                # The sums are written after the three files, so equal sums mean one update. One fingerprint is enough.
                 if table == TABLES[-1] and _fingerprint_in(file) != month.fingerprint:
                     return False
         except (OSError, ArrowInvalid, UnsafePathError):
@@ -348,7 +348,7 @@ def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
 
 
 def _require_replaceable(found: ContainedFolder) -> None:
-    """Raise `UnsafePathError` if the file of a month is not ours. A damaged Parquet file with our name is ours."""
+    """Raise `UnsafePathError` if another program wrote the file of a month. A damaged Parquet file may be replaced."""
     from pyarrow import ArrowInvalid
 
     try:
@@ -370,7 +370,8 @@ def _write_month(
 ) -> tuple[list[str], dict[str, str]]:
     """Write the three files of a month. Return the problems, and the digests of the files by key.
 
-    Without problems, the metadata of the files contains the fingerprint of the month.
+    If there is no problem, the metadata of the files contains the fingerprint of the month. Otherwise the fingerprint
+    is empty, so that the next update writes the month again.
     """
     from pyarrow import parquet
 
@@ -421,7 +422,7 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
 
 
 def _remove_part(parent: ContainedFolder, name: str) -> bool:
-    """Delete our file of a month, and its folder if no other file is in it. Return False if our file is absent."""
+    """Delete the file of a month, and its folder if empty. Return False if this tool has no file there."""
     from pyarrow import ArrowInvalid
 
     with suppress(FileNotFoundError, ArrowInvalid), parent.subfolder(name) as found:
@@ -440,12 +441,12 @@ def rows_of(
     types: Mapping[str, str],
     on_unreadable: Callable[[str], None] | None = None,
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Yield batches of rows by table. Call `on_unreadable` for each unreadable experiment, or raise if it is None.
+    """Yield batches of rows by table. Call `on_unreadable` with each error, or raise the error if that is None.
 
     An experiment with an altered aggregate has a row without figures.
     """
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
-    # One pair of folders for all experiments: in a bucket, each pair lists all objects.
+    # Open both folders once for all experiments, because in a bucket, opening them again lists all objects again.
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for folder in folders:
             result: AggregatedResult | None = None
@@ -458,7 +459,7 @@ def rows_of(
                 on_unreadable(str(error))
                 is_altered = isinstance(error, ResultAlteredError)
             if result is None and not is_altered:
-                continue  # unreadable, or deleted in between
+                continue  # unreadable, or deleted after the catalogue was read
             row = scan_experiment(repository, folder, up_to_date=up_to_date_aggregate(raw, aggregated, folder)).summary
             figures = {"experiment_id": row.experiment_id} if result is None else _row(AGGREGATED_COLUMNS, result)
             rows["experiments"].append(figures | {
@@ -476,7 +477,7 @@ def rows_of(
 
 
 def _config_row(config: dict[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
-    """Return the columns of a configuration, in the type of their column."""
+    """Return the values of a configuration by column name, in the types of the columns."""
     row: dict[str, Any] = {}
     for key, value in flatten(config).items():
         kind = types.get(key)
@@ -519,7 +520,7 @@ def _cell(value: Any) -> Any:
 
 
 def batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows in the types of a schema."""
+    """Return rows as an Arrow record batch with this schema."""
     return require_pyarrow().RecordBatch.from_pylist(rows, schema=schema)
 
 

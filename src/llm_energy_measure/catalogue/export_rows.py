@@ -1,4 +1,4 @@
-"""The exported values of an experiment in the catalogue: the values of `AGGREGATED_COLUMNS`, bit for bit."""
+"""Encode and decode the exported values of an experiment: exactly the values of `AGGREGATED_COLUMNS`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DECODER: msgspec.json.Decoder[tuple[Any, ...] | None] = msgspec.json.Decoder(
 
 
 def encode_row(aggregated: AggregatedSummary | None, process_values: Mapping[str, Any]) -> bytes:
-    """Return the exported values of an aggregate as JSON; `null` without an aggregate or with integers above 64 bits.
+    """Return the exported values of an aggregate as JSON; `null` without an aggregate or with integers beyond 64 bits.
 
     Args:
         aggregated: The aggregate.
-        process_values: Values of the columns that read the processes, by name.
+        process_values: Values of the columns that are computed from the processes, by column name.
     """
     if aggregated is None:
         return b"null"

@@ -16,7 +16,7 @@ from llm_energy_measure.results.exporters import Table, with_configuration
 
 TAG_PREFIX = "tag."
 _MAX_NEAR = 5
-# The columns of the figures that a list shows. A row per process has only the second ones.
+# Columns by short name; the first column that the table has is used. A table of processes has only the second one.
 _SHOWN = {
     "energy": ("attributed_energy_j", "total_energy_j"),
     **dict.fromkeys(("efficiency", "tokens/j"), ("attributed_tokens_per_joule", "tokens_per_joule")),
@@ -27,26 +27,26 @@ FACT_COLUMNS = ("config_name", "precision", "gpus", "hosts", "verdict", "tags")
 
 
 def fact_values(row: ExperimentSummary) -> list[str | None]:
-    """Return the values of `FACT_COLUMNS`. Several values are one text."""
+    """Return the values of `FACT_COLUMNS`. Several values of one column are one text."""
     tags = SEPARATOR.join(f"{key}={value}" for key, value in sorted(row.tags.items()))
     lists = (SEPARATOR.join(values) or None for values in (row.precision, row.gpus, row.hosts))
     return [row.config_name, *lists, row.verdict, tags or None]
 
 
 def exported_table(exported: Sequence[ExportedExperiment]) -> Table:
-    """Return the exported table of experiments of the catalogue. Each of them has exported values."""
+    """Return the export table of experiments. Each experiment must have exported values."""
     names = [*(column.name for column in AGGREGATED_COLUMNS), *FACT_COLUMNS]
     rows = [(*(one.values or ()), *fact_values(one.summary)) for one in exported]
     return with_configuration(Table(names=names, rows=rows), [one.configuration for one in exported])
 
 
 def select_columns(table: Table, words: Sequence[str], summaries: Sequence[ExperimentSummary] = ()) -> Table:
-    """Return the table with some columns.
+    """Return the table with only the selected columns.
 
     Args:
         table: The table.
         words: Names or short names of columns, `config.KEY` (the end of a key is enough) or `tag.KEY`.
-        summaries: The experiments in the order of the rows, for tags. Empty for rows per process.
+        summaries: The experiments in the order of the rows, for tags. Empty for a table of processes.
 
     Raises:
         ConfigurationError: A column does not exist. The message names at most five similar columns.

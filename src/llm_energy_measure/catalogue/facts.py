@@ -1,4 +1,4 @@
-"""Facts about an experiment that decide if it is a repeat of another one, and if two experiments can be compared."""
+"""Facts about experiments that decide whether two experiments are repeats, and whether they can be compared."""
 
 from __future__ import annotations
 
@@ -98,8 +98,9 @@ class Configuration(NamedTuple):
     """The flattened configuration of an experiment in two parts.
 
     Attributes:
-        settings: The keys that separate repeats, and their values.
-        others: The keys that do not separate repeats: ids, seeds, paths, schedules and counters of repeats.
+        settings: The values of the keys that separate repeats: experiments with different values are not repeats of
+            each other.
+        others: The values of the other keys: ids, seeds, paths, schedules and counters of repeats.
     """
 
     settings: dict[str, Value]
@@ -110,8 +111,8 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
     """Facts about an experiment with an aggregate. None means unknown.
 
     Attributes:
-        identity: Facts that agree between repeats, by name.
-        comparability: Facts that must agree between compared experiments, by name.
+        identity: Facts that are equal in all repeats of a configuration, by name.
+        comparability: Facts that must be equal in compared experiments, by name.
         start: Earliest start, as recorded.
         end: Latest end, as recorded.
         output_tokens: Number of generated tokens.
@@ -119,7 +120,7 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
         ttft_p50_ms: Median time to first token over all requests, in milliseconds.
         itl_p50_ms: Median inter-token latency over all requests, in milliseconds.
         window_sec: Longest energy window of a process, in seconds.
-        resolution_j: Largest error of the energy by the sampling of the sensors, in joules.
+        resolution_j: Largest error of the energy due to the sampling of power sensors, in joules.
         assumption: The options of `aggregate` that the findings about an undetermined energy advise.
         content: Digest of the measurement. It does not depend on the id.
     """
@@ -141,7 +142,8 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
 def configuration_of(config: dict[str, Any], processes: Sequence[EmbeddedProcess | RawProcessResult]) -> Configuration:
     """Return the flattened configuration of an experiment.
 
-    The other fields of an imported source file are no settings, because they can contain measurements.
+    An importer stores further fields of its source file in an object with the name of the tool. These fields are not
+    settings, because they can contain measurements.
     """
     sections = {process.origin.tool for process in processes if process.origin is not None}
     settings, others = Configuration({}, {})
@@ -162,7 +164,7 @@ def facts_of(
         aggregated: Aggregate of the experiment.
         processes: The raw results in the aggregate.
         model: Name of the model.
-        settings: The keys of its configuration that separate repeats.
+        settings: `Configuration.settings` of the experiment.
     """
     energies = [process.energy_metrics for process in processes if process.energy_metrics is not None]
     gpu = _joined(process.gpu_name for process in processes)
@@ -261,7 +263,7 @@ def _window_sec(process: EmbeddedProcess | RawProcessResult) -> float | None:
     """Return the energy window of a process, in seconds; the inference time if no window is recorded."""
     energy, inference = process.energy_metrics, process.inference_metrics
     window_sec = None if energy is None else energy.duration_sec
-    # Some tools write 0 for an unknown window; their energy covers the inference.
+    # Some tools write 0 for an unknown window. The energy of these tools covers the inference.
     return window_sec or (None if inference is None else inference.inference_time_sec)
 
 
@@ -276,7 +278,7 @@ def _resolution_j(energies: Sequence[object]) -> float | None:
 
 
 def _assumption(aggregated: AggregatedSummary) -> str | None:
-    """Return the options that the findings advise, without the facts that the user has stated."""
+    """Return the `--assume` options that the findings advise, without those that the user has already given."""
     stated = set() if aggregated.assumptions is UNSET else set(msgspec.structs.asdict(aggregated.assumptions))
     known = {name.replace("_", "-") for name in stated if getattr(aggregated.assumptions, name) is not None}
     advised: dict[str, str] = {}
@@ -288,10 +290,10 @@ def _assumption(aggregated: AggregatedSummary) -> str | None:
 
 
 def _content(aggregated: AggregatedSummary, processes: Sequence[EmbeddedProcess | RawProcessResult]) -> str:
-    """Return a digest of the measurement: of times and figures, else of the raw files.
+    """Return a digest of the times and energies of all processes; if a time is unknown, of the raw files.
 
-    Times have microseconds, so that two measurements have different digests. Ids are left out, because a merge can
-    rename an experiment.
+    Times are in microseconds, so two measurements have different digests. The digest does not include ids, because a
+    merge can rename an experiment.
     """
     parts: list[object] = []
     timed = [

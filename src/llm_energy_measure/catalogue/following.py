@@ -1,8 +1,9 @@
-"""Keep the catalogue up to date while many experiments are aggregated, so that the next list is fast.
+"""Keep the catalogue up to date while many experiments are aggregated, so that the next `results list` is fast.
 
-A row is trusted only if its mtimes are older than a tick of the file system's clock. So rows are written some seconds
-after the aggregates, and the next list reads only the experiments of the last seconds. After 20,000 new
-aggregates or more, a last scan follows, so that the next list compares only the mtimes of three folders.
+A row is trusted only if its mtimes are older than a tick of the file system's clock. Therefore rows are written some
+seconds after the aggregates, and the next `results list` reads only the experiments of the last seconds. After 20,000
+new aggregates or more, the catalogue is refreshed at the end. The next `results list` then compares only the mtimes of
+three folders.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from llm_energy_measure.catalogue.index import Catalogue
 
 
-# Rows that are written together. If fewer experiments changed, a list reads them in less than a second.
+# Number of rows that are written together. `results list` reads fewer experiments in less than a second.
 _MIN_ROWS = 2_000
-# Age of an aggregate whose row is written: more than a tick of the file system's clock, after a batch was stored.
+# Least time between the outcome of an aggregation and the write of its row: more than a tick of the file system's
+# clock. An aggregate is stored before its outcome.
 _MIN_AGE_SEC = 4.0
-# Number of new aggregates that a last scan follows. Below it, the next list compares the mtimes of all experiments in
-# less than a second, and the aggregation takes only seconds, so that the pause before the scan would be noticed.
+# Least number of new aggregates for a scan at the end. With fewer, the next `results list` compares the mtimes of all
+# experiments in less than a second, and users would notice the pause before the scan.
 _MIN_SCANNED = 20_000
 
 
@@ -41,15 +43,15 @@ def keep_catalogue(
 ) -> Iterator[AggregationOutcome]:
     """Yield the outcomes, and write the rows of new aggregates into the catalogue.
 
-    Errors of the catalogue are ignored, because the next list reports them and rebuilds the file.
+    Errors of the catalogue are ignored, because the next `results list` reports them and rebuilds the file.
 
     Args:
         repository: The results directory.
         outcomes: The outcomes of `aggregate_all`.
         min_rows: Number of rows that are written together. With fewer new aggregates, nothing is written.
-        min_age_sec: Age of the outcomes whose rows are written, in seconds. At the end of the outcomes, all rows are
-            written.
-        min_scanned: Number of new aggregates that a last scan follows, after a pause of two seconds.
+        min_age_sec: Least age of an outcome when its row is written, in seconds. At the end of the outcomes, all
+            remaining rows are written.
+        min_scanned: Least number of new aggregates for a scan at the end, which follows a pause of two seconds.
     """
     new_aggregates = 0
     waiting: deque[tuple[float, str]] = deque()
@@ -68,22 +70,22 @@ def keep_catalogue(
 
 
 class _Follower(contextlib.ExitStack):
-    """The catalogue, which is opened for the first update and closed with this context.
+    """Writes rows into the catalogue, which is opened for the first update and closed with this context.
 
     Attributes:
-        has_written: Whether an update succeeded.
+        has_written: Whether updates succeeded. False after an error.
     """
 
     def __init__(self, repository: FileSystemRepository) -> None:
         super().__init__()
         self.has_written = False
         self._repository = repository
-        # On a network file system, rows are trusted only after an hour, because its clock may differ.
+        # On a network file system, rows are trusted only after an hour, because the clock of the server may differ.
         self._is_usable = repository.store.supports_mtime and not is_on_network(repository.base_path)
         self._catalogue: Catalogue | None = None
 
     def update(self, folders: list[str]) -> None:
-        """Write the rows of these experiments. After an error, do nothing any more."""
+        """Write the rows of these experiments. After an error, later calls do nothing."""
         with self._ignored_errors():
             if self._is_usable:
                 self._open().update(folders)
@@ -99,7 +101,7 @@ class _Follower(contextlib.ExitStack):
 
     @contextlib.contextmanager
     def _ignored_errors(self) -> Iterator[None]:
-        # Few aggregations need SQLite.
+        # A late import, because few aggregations need SQLite.
         import sqlite3
 
         try:

@@ -64,8 +64,9 @@ def to_arrow(results: str | Path | FileSystemRepository, table: str = "experimen
 def _stored(repository: FileSystemRepository, table: str) -> pa.Table | None:
     """Return a table of the dataset of a results directory, after an update.
 
-    None if the directory has no dataset, or if an experiment cannot be read. With 20,000 experiments, an up-to-date
-    dataset takes a hundredth of the time of the aggregates.
+    None if the results are not in a directory, if the dataset is empty or cannot be written, or if an experiment cannot
+    be read. With 20,000 experiments, reading an up-to-date dataset takes a hundredth of the time of reading the
+    aggregates.
     """
     from pyarrow import concat_tables, parquet
 
@@ -83,7 +84,7 @@ def _stored(repository: FileSystemRepository, table: str) -> pa.Table | None:
                 tables.append(parquet.ParquetFile(file).read())
     except (ExportError, UnsafePathError):
         return None
-    # The metadata of a Parquet file has its fingerprint, which does not belong to the joined table.
+    # The metadata of each Parquet file contains a fingerprint, which does not belong to the joined table.
     return concat_tables(tables).replace_schema_metadata(None) if tables else None
 
 
@@ -123,7 +124,7 @@ def to_pandas(
         raise MissingExtraError(
             "cannot make a pandas frame", "pandas is not installed", "pip install pandas pyarrow"
         ) from error
-    # Nullable types keep null and keep counts as integers.
+    # ArrowDtype keeps null values, and keeps counts as integers.
     return scalar_table(to_arrow(results, table), ids).to_pandas(types_mapper=pd.ArrowDtype)
 
 

@@ -2,7 +2,7 @@
 
 A refresh lists `raw/`, `aggregated/` and `tags/`, compares the mtimes with those in the rows, and reads only new and
 changed experiments. A file that is damaged or of another version is rebuilt. If the file is locked or not writable, the
-rows are built in memory. The answers are always the same.
+rows are built in memory. Queries return the same answers in all cases.
 
 An mtime is trusted only if it is old enough. File systems count time in ticks, so a second change within one tick can
 leave the same mtime.
@@ -55,14 +55,14 @@ from llm_energy_measure.storage.parallel import ahead
 
 AnswerT = TypeVar("AnswerT")
 
-# With more experiments, a refresh first compares only the mtimes of `raw/`, `aggregated/` and `tags/` themselves.
+# With more experiments than this, a refresh first compares only the mtimes of the folders raw, aggregated and tags.
 SCAN_LIMIT = 2_000
 
 _ROWS_PER_COMMIT = 1_000
 
 TICK_SEC = 2.0
 """Time in which a second change can leave the same mtime: one tick of a file system's clock."""
-# On a network file system, the clock of the server can also differ by up to this time.
+# On a network file system, the clock of the server can also differ from the local clock by up to this time.
 _SKEW_SEC = 3600.0
 
 
@@ -72,7 +72,7 @@ class Catalogue(CatalogueReader):
     Args:
         repository: The results directory.
         path: The SQLite file. None keeps the rows in memory.
-        scan_limit: With more experiments, `refresh` first compares only the mtimes of the three folders.
+        scan_limit: With more experiments than this, `refresh` first compares only the mtimes of the three folders.
         busy_sec: Maximum time to wait for the lock of another process, in seconds.
 
     Attributes:
@@ -124,7 +124,7 @@ class Catalogue(CatalogueReader):
 
         Args:
             full: Compare the mtimes of all experiments, even if those of the three folders are unchanged.
-            rehash: Read all experiments. An edit of a file does not change the mtime of its folder.
+            rehash: Read all experiments, because an edit of a file does not change the mtime of its folder.
             on_progress: Function that is called with a message before long work.
         """
         now = time.time()
@@ -132,9 +132,9 @@ class Catalogue(CatalogueReader):
         last = self._database.execute("SELECT scanned, raw, aggregated, tags, number FROM scans").fetchone()
         if (
             not (full or rehash)
-            and self._was_unmodified  # another process could have deleted rows, which leaves no wrong checksum
+            and self._was_unmodified  # else another program may have deleted rows, and no checksum shows this
             and last is not None
-            and last[0] <= now  # a later scan than now: the clock was set back
+            and last[0] <= now  # else the clock was set back after the scan
             and last[4] > self.scan_limit
             and tuple(last[1:4]) == own
             and None not in own
@@ -149,7 +149,7 @@ class Catalogue(CatalogueReader):
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
-        # A deletion can begin after the listing. A folder that is listed unchanged still had all its objects.
+        # A deletion can begin after the listing. An unchanged folder still had all its objects when it was listed.
         if changed and (hidden := bucket_moves.hidden_folders(store)):
             mtimes = {folder: found for folder, found in mtimes.items() if folder not in hidden}
             changed = [folder for folder in changed if folder not in hidden]
@@ -165,7 +165,7 @@ class Catalogue(CatalogueReader):
         self.as_of, self.is_current = now, True
 
     def update(self, folders: Sequence[str]) -> None:
-        """Write the rows of experiments that have changed. Rows of other experiments stay as they are."""
+        """Write the rows of experiments that have changed. Other rows do not change."""
         for start in range(0, len(folders), _ROWS_PER_COMMIT):
             now = time.time()
             mtimes = {folder: self._mtimes_of(folder) for folder in folders[start : start + _ROWS_PER_COMMIT]}
@@ -182,7 +182,7 @@ class Catalogue(CatalogueReader):
         return Mtimes(*mtimes)
 
     def require_intact(self) -> None:
-        """Raise `sqlite3.DatabaseError` if another program changed the rows. Skipped if the fingerprint matches."""
+        """Raise `sqlite3.DatabaseError` if another program changed rows. Check nothing if the fingerprint matches."""
         with self.snapshot():
             self._data_version = data_version(self._database)
             if self._is_intact:
@@ -217,7 +217,7 @@ class Catalogue(CatalogueReader):
     def _finish(
         self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...], *, has_unused_parts: bool
     ) -> None:
-        """Remove the rows of deleted experiments, and store the scan unless a later scan is stored."""
+        """Delete the rows of deleted experiments, and store the scan unless the file contains a later scan."""
         with writing(self._database):
             for table in ("experiments", "tags", "details"):
                 self._database.executemany(
@@ -287,7 +287,7 @@ class Catalogue(CatalogueReader):
         }
 
     def _is_known(self, found: Mtimes, row: tuple[Any, ...] | None) -> bool:
-        """Return True if a row was built from these mtimes and they were old enough at that time."""
+        """Return True if a row was built from these mtimes, and the mtimes were old enough then."""
         if row is None or tuple(row[:3]) != tuple(found):
             return False
         return all(mtime is None or 0 < mtime < row[3] - self._skew_sec for mtime in found)
@@ -299,7 +299,7 @@ class Catalogue(CatalogueReader):
         if not mtimes:
             return
         store = self.repository.store
-        # One pair of folders for all batches: in a bucket, each pair uses one listing of all objects.
+        # Open both folders once for all batches, because in a bucket, opening them again lists all objects again.
         with (
             Folder(store, RAW_DIR) as raw,
             Folder(store, AGGREGATED_DIR) as aggregated,
@@ -321,7 +321,7 @@ class Catalogue(CatalogueReader):
         return scan_experiment(self.repository, folder, up_to_date=up_to_date, tagged=tagged, opened=opened)
 
     def _store(self, scans: list[tuple[str, Mtimes, ExperimentScan]], now: float) -> None:
-        """Write the rows of a scan, except those that a later scan has written."""
+        """Write the rows of a scan, except rows that a later scan has written."""
         with writing(self._database):
             newer = {
                 folder
@@ -379,8 +379,8 @@ def query_catalogue(
 ) -> AnswerT:
     """Refresh the catalogue of a results directory and return the result of `read(catalogue)`.
 
-    A damaged file is rebuilt. If the file cannot be created or is locked, the rows are built in memory. `read` is then
-    called again.
+    A damaged file is rebuilt. If the file cannot be created or is locked, the rows are built in memory. In both cases,
+    `read` can be called a second time.
 
     Args:
         repository: The results directory.
@@ -431,7 +431,7 @@ def _details_crc(facts: bytes | None, exported: bytes | None) -> int | None:
 
 
 def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catalogue], object]) -> None:
-    """Raise `ConfigurationError` if the query also fails on an empty database: then the file is not the cause."""
+    """Raise `ConfigurationError` if the query also fails on an empty database. The file is then not the cause."""
     with closing(Catalogue(repository, None)) as empty:
         try:
             read(empty)
@@ -443,7 +443,7 @@ def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catal
 
 
 def database_path(repository: FileSystemRepository) -> Path | None:
-    """Return the path of the catalogue. None (memory) if the store is not a directory or has no results yet."""
+    """Return the path of the catalogue. None if the store is no directory, has no results, or no place is writable."""
     base = repository.base_path
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
     has_results = not repository.store.supports_paths or any(

@@ -29,9 +29,9 @@ _NETWORK = frozenset(
 def catalogue_path(results_dir: Path) -> Path | None:
     """Return the path of the catalogue of an existing results directory; None if there is no writable folder.
 
-    The catalogue is in the results directory. It is in the cache of the user if the directory or the catalogue file is
-    not writable, if a file of the catalogue is unsafe, if the directory is on a network file system, or if it is the
-    payload of a bag.
+    The catalogue is in the cache of the user if the results directory or the catalogue file is not writable, or if a
+    file of the catalogue is unsafe. It is also there if the directory is on a network file system, or is the payload of
+    a bag (BagIt). Otherwise the catalogue is in the results directory.
     """
     own = results_dir / CATALOGUE_NAME
     if (
@@ -78,7 +78,7 @@ def cached_dataset_path(results_dir: Path) -> Path:
 
 
 def _is_writable(own: Path) -> bool:
-    """Return True if this user can write a file of the catalogue, which another user may have created."""
+    """Return True if this user can create or write a file or folder. Another user may have created it."""
     exists = os.path.lexists(own)
     return os.access(own.parent, os.W_OK) and not own.is_symlink() and (not exists or os.access(own, os.W_OK))
 
@@ -95,7 +95,7 @@ def _is_bucket(results_dir: Path) -> bool:
 
 
 def _is_payload(results_dir: Path) -> bool:
-    """Return True if the directory is the payload of a bag (BagIt). Each further file in it would make it invalid."""
+    """Return True if the directory is the payload of a bag (BagIt). A further file would make the bag invalid."""
     return (results_dir / os.pardir / "bagit.txt").is_file()
 
 

@@ -7,8 +7,8 @@
     column      any column of the catalogue, tag.<key>, or config.<key> (a configuration key or its end after a dot)
 
 An unknown value matches neither a comparison nor its negation. In a column with several values, such as `hosts`, `=`
-compares with each of them. Dates are in UTC. If the value and a tag or a configuration value are numbers, they are
-compared as numbers. The SQL never contains text of the user: column names come from a table, and values are parameters.
+matches if one of them is equal. Dates are in UTC. A tag or a configuration value is compared as a number if both sides
+are numbers. The SQL never contains text of the user: column names come from a table, and values are parameters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOKEN = re.compile(
 _DATE = re.compile(r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2}))?)?")
 _TAG = re.compile(r"tag\.([A-Za-z_][A-Za-z0-9_.-]{0,63})")
 _COMPARISONS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-# A number with a unit that follows it without a blank, such as 1.5kJ.
+# A number that is directly followed by a unit, such as 1.5kJ.
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([a-zA-Zµ][a-zA-Z/]*)")
 _UNITS = {
     **{column.name: column.unit for column in SUMMARY_COLUMNS},
@@ -88,7 +88,7 @@ ALIASES = {
     "gpu": "gpus",
     "config": "config_name",
 }
-"""Column by short name. The titles of lists and repeats are short names of the figures that the tables show."""
+"""Column by short name. The column titles of `results list` and `results repeats` are short names too."""
 
 PLAIN_ALIASES = ALIASES | {
     **dict.fromkeys(("tokens/j", "efficiency"), "shown_plain_tokens_per_joule"),
@@ -202,8 +202,8 @@ def full_key(name: str, keys: Collection[str], doing: str) -> str:
     """Return the only configuration key that has the name, or that ends with the name after a dot.
 
     Args:
-        name: A key or the end of a key; `.key` is the key itself, if others end with it. The prefix `config.` is
-            optional.
+        name: A key, or the end of a key after a dot. `.key` is only the key itself, not other keys that end with `key`.
+            The prefix `config.` is optional.
         keys: The known keys.
         doing: First part of the error message.
 
@@ -473,7 +473,7 @@ def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
 
 
 def _require_text(text: str) -> None:
-    """Reject lone surrogates, which come from arguments in invalid UTF-8. SQLite cannot store them."""
+    """Raise `ConfigurationError` for lone surrogates, which SQLite cannot store. They come from invalid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -48,8 +48,8 @@ class CataloguedExperiment(NamedTuple):
 
     Attributes:
         summary: Its summary.
-        facts: Facts that make it comparable. None without a readable aggregate.
-        configuration: Its flattened configuration. Experiments share the dictionaries.
+        facts: Facts that decide if it can be compared. None without a readable aggregate.
+        configuration: Its flattened configuration. Do not change it: experiments share the dictionaries.
         settings_number: Equal for experiments with equal `configuration.settings`.
     """
 
@@ -65,7 +65,7 @@ class ConfigValue(NamedTuple):
     Attributes:
         key: The key.
         value: The value.
-        is_other: True if the key is in the part that does not separate repeats.
+        is_other: True if the key does not separate repeats; see `facts.Configuration`.
         experiments: Number of experiments with this value.
     """
 
@@ -83,7 +83,7 @@ class ExportedExperiment(NamedTuple):
         summary: Its summary.
         values: The values of `AGGREGATED_COLUMNS`. None if the aggregate cannot be read, or has integers of more than
             64 bits.
-        configuration: Its flattened configuration. Experiments share the dictionaries.
+        configuration: Its flattened configuration. Do not change it: experiments share the dictionaries.
     """
 
     folder: str
@@ -94,7 +94,7 @@ class ExportedExperiment(NamedTuple):
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Pause the garbage collector: it takes a third of the time of reading 20,000 experiments, and frees nothing."""
+    """Pause the garbage collector, which frees nothing and takes a third of the time to read 20,000 experiments."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -141,7 +141,7 @@ class CatalogueReader:
         return [folder for (folder,) in rows]
 
     def _select(self, selected: Clause, query: Query, *, sort: str, reverse: bool, limit: int | None) -> sqlite3.Cursor:
-        """Select expressions of the selected experiments, in the order of `summaries`."""
+        """Return the values of SQL expressions for the selected experiments, in the order of `summaries`."""
         clause = query.clause(self._config_keys)
         column = query.column(sort, "cannot sort", self._config_keys)
         down = " DESC" if reverse else ""
@@ -164,7 +164,7 @@ class CatalogueReader:
 
         Args:
             query: The selection.
-            max_parts: Largest number of configurations in memory. None keeps all, so that experiments share them.
+            max_parts: Largest number of configuration parts in memory. None keeps all parts, which experiments share.
         """
         parts: dict[int | None, dict[str, Value]] = {}
         clause = query.clause(self._config_keys)
@@ -196,7 +196,7 @@ class CatalogueReader:
             sql += "listed = 1 AND has_aggregate = 1 ORDER BY natural_id, folder"
             rows: Iterable[tuple[Any, ...]] = self._database.execute(sql)
         else:
-            one = f"{sql} folder = ?"  # a folder can be deleted in between
+            one = f"{sql} folder = ?"  # an experiment may have been deleted since the selection
             rows = (row for folder in folders for row in self._database.execute(one, (folder,)))
         for folder, summary, crc, exported, *numbers in rows:
             configuration = Configuration(*(self._part(number, parts) for number in numbers))
@@ -270,7 +270,7 @@ class CatalogueReader:
         return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
 
     def sources(self) -> Iterator[tuple[Any, ...]]:
-        """Yield start, folder, the mtimes of the files and checksum of the row of all experiments with an aggregate.
+        """Yield start, folder, the three mtimes, and the checksum of the row of each experiment with an aggregate.
 
         Times are in seconds since 1970-01-01 UTC; None is unknown or absent.
         """

@@ -28,7 +28,7 @@ class Query(Struct, frozen=True, kw_only=True):
         where: Condition in the grammar of `catalogue.query`. None selects all experiments.
         model: Text that the model name contains, case-insensitive. None selects all models.
         with_pending: Include experiments without an aggregate.
-        energy: What the names `energy` and `tokens/J` mean: the attributed or the plain energy.
+        energy: Whether names such as `energy` and `tokens/J` refer to the attributed energy or to the plain sum.
     """
 
     where: str | None = None
@@ -72,13 +72,13 @@ class Group(Struct, frozen=True, kw_only=True):
         total_tokens: Sum of the known numbers of tokens.
         tokens_per_joule: Tokens divided by the plain sums, over the experiments with both values and no partial total.
         unknown_energy: Number of experiments with unknown energy.
-        lower_bounds: Number of experiments whose sums are lower bounds; all partial totals are.
-        attributed_energy_j: Sum of the attributed energies, in joules; of the totals for experiments without
-            attribution. None if one is undetermined.
+        lower_bounds: Number of experiments whose sums are lower bounds. All partial totals are lower bounds.
+        attributed_energy_j: Sum of the attributed energies, in joules. An experiment without attribution counts with
+            its plain sum. None if the energy of an experiment is undetermined.
         attributed_low_j: Like `attributed_energy_j`, but an undetermined experiment counts with its lower bound.
         attributed_high_j: Like `attributed_energy_j`, but an undetermined experiment counts with its upper bound.
         attributed_tokens_per_joule: Tokens divided by the energies in `attributed_high_j`, over the experiments with
-            both values and no partial total. It is the least value that the records allow.
+            both values and no partial total. This is the least value that agrees with the records.
         corrected: Number of experiments whose plain sum counts some energy more than once.
         undetermined: Number of experiments whose energy is undetermined.
     """
@@ -101,7 +101,7 @@ class Group(Struct, frozen=True, kw_only=True):
 GROUP_FIGURES = tuple(name for name in Group.__struct_fields__ if name != "by")
 """Numbers of a group, by which groups can be sorted."""
 
-# The energy per token of a partial total is a lower bound too.
+# Without experiments that have only a partial total: their tokens per joule can be too high.
 _HIGH_WITH_TOTAL = f"iif(partial_energy_j IS NULL, {HIGH}, NULL)"
 _UNDETERMINED = "attributed_energy_j IS NULL AND attributed_high_j IS NOT NULL"
 

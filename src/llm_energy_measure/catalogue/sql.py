@@ -29,7 +29,7 @@ _LOCKS = (
     "SET lock_configuration = true",
 )
 
-# Arrow has no type for these, and DuckDB would return wrong numbers or bytes that are not text.
+# Types of DuckDB that Arrow does not have. Without a cast to text, DuckDB returns wrong numbers or bytes.
 _TEXT_TYPES = frozenset({"BIGNUM", "BIT", "GEOMETRY", "TIME WITH TIME ZONE", "TIME_NS", "UHUGEINT", "VARINT"})
 
 _MAX_DEFAULT_MEMORY_BYTES = 4_000_000_000
@@ -51,14 +51,13 @@ def query_dataset(
 
     The tables are `experiments`, `processes` and `findings`, each with a column `month`. The tables are empty if the
     dataset does not exist. Timestamps are in UTC. A query cannot write, and cannot read other files, the network or
-    extensions.
-    Columns of types that Arrow does not have are text.
+    extensions. Columns of types that Arrow does not have are text.
 
     Args:
         folder: Folder of the dataset that `write_dataset` created.
         query: One SELECT statement, or an EXPLAIN of one, in the SQL of DuckDB.
         months: Months to read, as `DatasetReport` names them. None reads all.
-        memory_bytes: Memory limit of DuckDB in bytes. The result may have a quarter of it. None is
+        memory_bytes: Memory limit of DuckDB in bytes. The result can have at most a quarter of this size. None uses
             `default_memory_bytes()`.
 
     Raises:
@@ -92,7 +91,7 @@ def query_dataset(
 
 
 def column_as_text(column: pa.ChunkedArray) -> list[str | None]:
-    """Return the values of a column as DuckDB prints them, for example a date after the year 9999."""
+    """Return the values of a column as DuckDB prints them. Python cannot represent a date after the year 9999."""
     import duckdb
     import pyarrow as pa
 
@@ -103,7 +102,7 @@ def column_as_text(column: pa.ChunkedArray) -> list[str | None]:
 
 
 def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
-    """Return the result of the work. DuckDB does not return to Python during a query, so it runs in a thread."""
+    """Run `work` in a thread, so that Ctrl-C works: DuckDB does not return to Python during a query."""
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(work)
         try:
@@ -114,7 +113,7 @@ def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], pa.Ta
 
 
 def _fetch(relation: duckdb.DuckDBPyRelation, max_bytes: int) -> pa.Table:
-    """Return all rows. Raise `ConfigurationError` if the result has more bytes, which DuckDB's limit does not count."""
+    """Return all rows. Raise `ConfigurationError` if they have more bytes. DuckDB's memory limit excludes them."""
     import pyarrow as pa
 
     if any(str(kind) in _TEXT_TYPES for kind in relation.types):

@@ -44,17 +44,17 @@ _EXPORT_COLUMNS = tuple(column for column in SUMMARY_COLUMNS if column.name not 
 # Columns with values of `ExperimentFacts`: type and field by name.
 _FACT_COLUMNS = {"requests": ("integer", "requests"), "energy_window_sec": ("number", "window_sec")}
 
-# An aggregate of another tool has no attribution, but a total. A partial total is a lower bound.
+# An aggregate of another tool has a total and no attribution. A partial total is a lower bound.
 PLAIN = "coalesce(total_energy_j, partial_energy_j)"
 """SQL of the plain sum of an experiment."""
 LOW = f"coalesce(attributed_energy_j, attributed_low_j, {PLAIN})"
-"""SQL of its least energy."""
+"""SQL of the least energy of an experiment."""
 HIGH = f"coalesce(attributed_energy_j, attributed_high_j, {PLAIN})"
-"""SQL of its greatest energy."""
+"""SQL of the greatest energy of an experiment."""
 
 _SHOWN = f"iif(is_lower_bound, {LOW}, {HIGH})"
 
-# SQLite computes these columns when they are read. They are the figures that lists show.
+# The values that lists show. SQLite computes these columns when they are read.
 _SHOWN_COLUMNS = {
     "shown_energy_j": _SHOWN,
     "shown_tokens_per_joule": f"total_tokens / nullif({HIGH}, 0)",

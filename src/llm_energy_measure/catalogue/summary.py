@@ -36,10 +36,10 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
     Fields with the name of a field of `AggregatedSummary` have its meaning.
 
     Attributes:
-        experiment_id: Id of the experiment. If no file can be read, the name of its folder.
+        experiment_id: Id of the experiment; the name of its folder if no file can be read.
         status: State of its aggregate; see `results.batch.state.Status`.
-        verdict: One word of `verification.verdicts`. `interrupted` if there is a manifest and no result. If the
-            aggregate is not current, the status.
+        verdict: One word of `verification.verdicts`. The verdict is `interrupted` if there is a manifest and no result.
+            If the aggregate is not current, the verdict is the status.
         found_processes: Number of processes with a readable result.
         expected_processes: Number of processes that should have a result.
         method: Name of the strategy.
@@ -52,8 +52,9 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         warnings: Warnings of the aggregate.
         failed: Codes of the checks that failed at the time of aggregation, of any severity. `results verify` explains
             them.
-        warning_codes: Codes of the warnings at the time of aggregation: of failed checks, and of missing evidence.
-        problems: Unreadable files and the altered aggregate, with the reason for each.
+        warning_codes: Codes of the warnings at the time of aggregation: of failed checks, and of checks that need more
+            data.
+        problems: One text for each unreadable file and for an altered aggregate, with the reason.
     """
 
     experiment_id: str
@@ -105,10 +106,11 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
     Attributes:
         summary: The summary.
         aggregated: The aggregate without `process_results`. None if it is absent, unreadable or altered.
-        facts: Facts that make the experiment comparable. None without a readable aggregate.
+        facts: Facts that decide if the experiment can be compared. None without a readable aggregate.
         configuration: The configuration of the first process.
-        process_values: Values of the exported columns that read the processes; see `columns.process_values`.
-        listed: False if the experiment is only a folder without results.
+        process_values: Values of the exported columns that are computed from the processes; see
+            `columns.process_values`.
+        listed: False if the experiment is a folder without results and without a manifest.
     """
 
     summary: ExperimentSummary
@@ -141,7 +143,8 @@ def scan_experiment(
     Args:
         repository: The repository of the experiment.
         folder: Folder name of the experiment.
-        up_to_date: Bytes of the aggregate if its mtime shows that the raw files are unchanged; they are not read.
+        up_to_date: Bytes of the aggregate if its mtime shows that the raw files are unchanged. The raw files are then
+            not read.
         tagged: False if the experiment has no tags, so that no file of tags is read.
         opened: The folders `raw` and `aggregated` of a bucket. Their listings replace 11 of 14 requests for an
             experiment that has no aggregate.
@@ -247,7 +250,7 @@ def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
 
 
 def _embedded(data: bytes | None) -> list[EmbeddedProcess]:
-    """Return the needed fields of the raw results in an aggregate. The list is empty if they cannot be decoded."""
+    """Return the needed fields of the raw results in an aggregate. Return an empty list if they cannot be decoded."""
     try:
         return msgspec.json.decode(data or b"{}", type=_Processes).process_results
     except (msgspec.DecodeError, RecursionError):
