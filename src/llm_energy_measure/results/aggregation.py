@@ -111,7 +111,7 @@ def aggregate_results(
 
     Args:
         experiment_id: The experiment's id, or its folder name.
-        raw_results: At least one result, one per process.
+        raw_results: The results, one per process. At least one result or one checkpoint is needed.
         strategy: Name of the rule; see `llm_energy_measure.results.strategies`.
         expected_processes: Number of processes that the experiment should have, at least 1. By default, the number in
             the manifest or in the results.

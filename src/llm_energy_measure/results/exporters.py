@@ -118,7 +118,7 @@ def export_raw_to_csv(
 
 
 class ResultsExporter:
-    """Exports to files in one folder.
+    """Exports results to files in one folder.
 
     Args:
         output_dir: The folder. The first export creates it.
@@ -153,7 +153,7 @@ class ResultsExporter:
 
 
 def _listed(results: Results) -> list[AggregatedResult | RawProcessResult]:
-    """Return results as a list; one result is a list of one."""
+    """Return results as a list; one result becomes a list with one element."""
     return [results] if isinstance(results, AggregatedResult | RawProcessResult) else list(results)
 
 
@@ -297,7 +297,7 @@ def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
 
 
 def _add(flat: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add items to a flat dict. If its name exists already, an item gets a trailing underscore.
+    """Add items to a flat dict. An item whose name exists already gets a trailing underscore.
 
     For example, `{"b_c": 1, "b": {"c": 2}}` becomes `{"b_c": 1, "b_c_": 2}`.
     """

@@ -27,12 +27,12 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
         name: The part of the ids before `_c<n>`, or the first id if the ids do not end with `_c<n>`.
         model_name: The model.
         backend: The inference library.
-        experiment_ids: The repeats in the statistics, sorted.
+        experiment_ids: Ids of the repeats in the statistics, sorted.
         energy_j: Energy, in joules: the attributed energy, or the total of the strategy (see `repeat_statistics`).
         tokens_per_second: Mean throughput of a process, in tokens per second.
         tokens_per_joule: Tokens divided by `energy_j`, in tokens per joule.
         latency_per_token_ms: Mean latency per token of the processes, in milliseconds.
-        corrected: The repeats whose plain sum counts some energy more than once, and whose attributed energy is used.
+        corrected: Ids of the repeats whose plain sum counts energy more than once, and whose attributed energy is used.
         warnings: Reasons for caution, one sentence each.
     """
 

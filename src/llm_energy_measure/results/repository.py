@@ -144,7 +144,8 @@ class FileSystemRepository:
             InvalidResultError: A value is not valid. The record is kept; `error.kept` names the file.
             ExperimentIdError: The id is not valid, differs from the id in the record, or another experiment owns its
                 folder. The record is kept.
-            ResultExistsError: The process already has a different result. The new one is kept.
+            ResultExistsError: The process already has a different result, or the record is of another attempt than the
+                folder. The record is kept.
         """
         with keep_refused(self.store, experiment_id, result):
             folder = self.folder_of(experiment_id)

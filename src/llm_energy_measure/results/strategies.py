@@ -51,7 +51,7 @@ class Strategy(Protocol):
     """A rule that computes the totals of an experiment.
 
     Attributes:
-        name: Name of the strategy. An aggregate records it as its method.
+        name: Name of the strategy. An aggregate has this name in `aggregation.method`.
     """
 
     name: str
@@ -158,7 +158,7 @@ def get_strategy(name: str) -> Strategy:
     """Return the strategy with this name.
 
     Raises:
-        ConfigurationError: The name is unknown, or the object that an entry point names is not a strategy.
+        ConfigurationError: The name is unknown, or the entry point with this name does not refer to a strategy.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]

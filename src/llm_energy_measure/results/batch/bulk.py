@@ -1,8 +1,8 @@
 """Aggregate many stored experiments: recompute each aggregate that is missing or stale.
 
 Two timestamps show, without opening a file, that an experiment has not changed: the mtime of its aggregate and the
-ctime of its raw folder. Before a raw folder is read, the current time of the file system is determined. This time
-becomes the mtime of the aggregate. The aggregate is current if the last change of the folder is older than this mtime.
+ctime of its raw folder. Before a raw folder is read, the clock of the file system is read. This time becomes the
+mtime of the aggregate. The aggregate is current if the last change of the folder is older than this mtime.
 If the two times are equal, the folder is read, because a change may have happened within one tick of the clock.
 
 A plain copy of an aggregate (`cp -r`) has the time of the copy as its mtime, which proves nothing.
@@ -65,14 +65,14 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
     """The outcome of the aggregation of one experiment.
 
     Attributes:
-        experiment_id: The experiment, as the caller named it.
+        experiment_id: Id or folder name of the experiment, as the caller passed it.
         result: `aggregated`; `current` or `external` (of another tool) if the aggregate is not changed; `failed`; or
             `interrupted` if a scan finds a manifest and no result, because processes were killed or have not ended.
         aggregated: The aggregate. None if there is none, or if timestamps show that the experiment has not changed.
         unreadable: The unreadable raw files.
         error: Why the aggregation failed.
         unpublished: One sentence for each complete result that its process could not publish.
-        was_altered: True if the replaced aggregate had values that another program changed; it is kept.
+        was_altered: True if another program had changed values in the replaced aggregate. The old file is kept.
     """
 
     experiment_id: str
@@ -279,7 +279,7 @@ def _folder_to_read(item: str | AggregationOutcome) -> str | None:
 def _reading_time_ns(repository: FileSystemRepository) -> int:
     """Return the mtime for aggregates of raw files that are read from now on; 0 if the time is unknown.
 
-    The mtime is 1 ns before the current time of the store's clock. No new file has the same mtime, because it is
+    The mtime is 1 ns before the current time of the store's clock. No new file gets this mtime, because it is
     between two ticks of the clock.
     """
     return max(store_time_ns(repository.store, AGGREGATED_DIR) - 1, 0)
@@ -351,7 +351,7 @@ def _unchanged(experiment_id: str, state: ExperimentState, options: BulkOptions)
 def _aggregate(
     experiment_id: str, state: ExperimentState, options: BulkOptions, recovery: RawRecovery
 ) -> AggregatedResult:
-    """Return the aggregated result of an experiment; it is not stored yet."""
+    """Return the new aggregated result of an experiment. The result is not stored."""
     strategy, expected_processes, assume = options.strategy, options.expected_processes, options.assume
     if state.aggregated is not None and state.status in ("current", "stale"):
         strategy = strategy or state.aggregated.aggregation.method

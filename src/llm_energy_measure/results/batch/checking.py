@@ -1,7 +1,7 @@
 """Check a results directory: find torn, empty, rejected, leftover, misnamed, conflicting and stale files.
 
 `check_store` returns findings and changes no file. `remove_leftovers` removes only the remaining files of deleted
-experiments, and unfinished files whose writer has ended. It keeps a file that may have the only copy of a record.
+experiments, and unfinished files whose writer has ended. A file that may be the only copy of a record is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CODES = {
     "raw.unreadable": "a result file that the file system cannot read",
     "raw.not_a_file": "a link, a pipe, a device or a folder in place of a result file",
     "raw.other_experiment": "a result of another experiment",
-    "raw.other_process": "a result whose process index differs from the one in its file name",
+    "raw.other_process": "a result whose process index differs from the index in its file name",
     "raw.misnamed": "a file whose name is similar to the name of a result file",
     "raw.rejected": "a record that was rejected when it was saved",
     "raw.superseded": "a result that an overwrite replaced",
@@ -44,7 +44,7 @@ CODES = {
     "raw.shared_sensor": "an experiment whose sensors another experiment read at the same time",
     "raw.samples_damaged": "power samples that are cut off or invalid; the result next to them is not affected",
     "raw.samples_alone": "power samples of a process that has no result",
-    "raw.unpublished": "an unfinished file that may hold the only copy of a result",
+    "raw.unpublished": "an unfinished file that may be the only copy of a result",
     "raw.id_conflict": "results of two experiments in one folder",
     "manifest.unreadable": "a manifest that can't be read",
     "manifest.other_experiment": "a manifest of another experiment",
@@ -58,7 +58,7 @@ CODES = {
     "tags.unreadable": "a file of tags that can't be read",
     "entry.unsafe": "a link, a pipe, a socket or a device, which no command opens or follows",
     "leftover.file": "an unfinished file whose writer has ended",
-    "leftover.folder": "the rest of a deleted experiment",
+    "leftover.folder": "remaining files after an interrupted deletion or archiving",
     "leftover.in_use": "an unfinished file or folder that a process may still write",
 }
 """The meaning of each code."""
@@ -316,7 +316,7 @@ def _check_raw(
 
 
 def _classify(data: bytes, key: str) -> tuple[str, str]:
-    """Return the code for the content of a raw file that is not a result of its process, and the advice."""
+    """Return the finding code and the advice for a raw file that is not a result of its process."""
     if not data.strip(b" \t\r\n\0"):
         return "raw.empty", "it contains no data; run the process again"
     if not _is_complete_json(data):
@@ -444,7 +444,7 @@ def _has_only_copy(repository: FileSystemRepository, folder: str, key: str, name
 
 
 def _has_only_energy(repository: FileSystemRepository, key: str, names: set[str], data: bytes) -> bool:
-    """Return True if a torn unfinished file has the energy of a process without result, and was not salvaged."""
+    """Return True if a torn unfinished file has the energy of a process without a result and is not salvaged yet."""
     name = target_name(key.rpartition("/")[2]) or ""
     index = process_index_of(name)
     if index is None or name in names or "energy_metrics" not in complete_sections(data):

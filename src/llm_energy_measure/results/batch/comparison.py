@@ -50,7 +50,7 @@ _MAX_DIFFERENCES = 20
 
 
 class Difference(NamedTuple):
-    """A value of the aggregate that differs: its path, the value that was found, and the expected one."""
+    """A value of the aggregate that differs: its path, the found value, and the expected value."""
 
     path: str
     found: object

@@ -22,7 +22,7 @@ ResultT = TypeVar("ResultT")
 # a worker takes about as long, so workers save no time if the work is short.
 _WORKERS_AFTER_SEC = 0.5
 
-# Batches per worker that run or wait in the queue: enough for no idle workers, and few enough for little memory.
+# Batches per worker that run or wait in the queue: enough that no worker is idle, and few enough for little memory.
 _BATCHES_PER_WORKER = 2
 
 # Finished batches that wait for an earlier batch. This process can finish this many while a worker starts.
@@ -80,7 +80,7 @@ def run_batches(
 
 
 def _run_for(seconds: float, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]) -> Iterator[ResultT]:
-    """Run batches in this process until their work has taken this time; the iterator keeps the other batches."""
+    """Run batches in this process until their work has taken `seconds`; the iterator keeps the other batches."""
     spent = 0.0
     for batch in batches:
         began = time.perf_counter()

@@ -28,7 +28,7 @@ from llm_energy_measure.storage.temporary import target_name
 
 
 class MergedFile(Struct, frozen=True, kw_only=True):
-    """The outcome for one file of the source directory, or for an experiment as a whole.
+    """The outcome for one file of the source directory, or for a whole experiment.
 
     Attributes:
         key: Key in the source. The key in the target is equal, unless `reason` names another file.
@@ -108,7 +108,7 @@ def derived_files(source: FileSystemRepository) -> Iterator[tuple[str, str]]:
 
 
 def folder_of(merged: MergedFile) -> str | None:
-    """Return the folder name of the experiment of a merged file. None if the file is of no experiment."""
+    """Return the folder name of the experiment of a merged file. None if the file belongs to no experiment."""
     parent, _, rest = merged.key.partition("/")
     if parent == RAW_DIR:
         return rest.partition("/")[0]
@@ -133,7 +133,7 @@ def _reason_to_skip(source: FileSystemRepository, entry: Entry) -> str | None:
 
 
 def _difference(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> str | None:
-    """Return how the experiments with this folder name differ in the two directories; None if they are the same."""
+    """Return how the experiments with this folder name differ in the two directories; None if they don't differ."""
     own, other = owner(target, folder), owner(source, folder)
     if own is not None and other is not None and own != other:
         return f"the folder belongs to experiment {own!r} in the target and to {other!r} in the source"
@@ -292,7 +292,7 @@ def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key:
 def _merge_kept(
     target: FileSystemRepository, source: FileSystemRepository, key: str, key_of: Callable[[int], str]
 ) -> MergedFile:
-    """Copy a rejected or superseded file to the first free number in the target, under the name of this release."""
+    """Copy a rejected or superseded file to the first free number in the target, with a file name of this release."""
     try:
         data = source.store.get(key)
         if not data:

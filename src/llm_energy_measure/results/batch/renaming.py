@@ -112,7 +112,7 @@ def _renamed_record(record: RawProcessResult, prefix: str) -> RawProcessResult:
 def _renamed_aggregate(data: bytes, key: str, prefix: str, digests: dict[tuple[str, str], bytes]) -> bytes:
     """Return the bytes of an aggregate with the new id and the digests of the renamed files.
 
-    A stale aggregate remains stale, and an unsealed one remains unsealed.
+    A stale aggregate remains stale. An aggregate without digests of its values does not get them.
 
     Raises:
         ResultCorruptError: The file is the aggregate of another experiment.

@@ -71,7 +71,7 @@ def complete_sections(data: bytes) -> dict[str, Any]:
 def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[str, Path | ResultsError]:
     """Salvage raw files. Return for each key the path of the new file, or the error that prevented the salvage.
 
-    The complete sections of a torn file are stored as a partial record. Lost values are null in it, and
+    The complete sections of a torn file are stored as a partial record. Lost values are null in the record, and its
     `energy_measurement_warning` names them. A temporary file with a complete result is saved as a result. The old files
     are not removed.
 
@@ -132,7 +132,7 @@ def _save_partial(repository: FileSystemRepository, key: str, process_index: int
 
 
 def _partial_record(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResult:
-    """Return the record of the complete sections. Raises `ResultCorruptError` if they are not valid."""
+    """Return the partial record with the complete sections. Raises `ResultCorruptError` if they are not valid."""
     lost = [field for field in ("inference_metrics", "energy_metrics", "compute_metrics") if field not in sections]
     own_warning = sections.get("energy_measurement_warning")
     warning = f"salvaged from a torn file; lost: {', '.join(lost) or 'no metrics'}"

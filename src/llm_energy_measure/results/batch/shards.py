@@ -1,7 +1,7 @@
 """Shards: a fixed part of the experiments for each of several jobs, such as the tasks of a SLURM array.
 
-The SHA-256 of its folder name assigns each experiment to exactly one of N shards. Other experiments, the order of the
-folders and the machine have no influence, so the jobs need no communication.
+Each experiment is in exactly one of N shards, which depends on the SHA-256 of its folder name. Other experiments, the
+order of the folders and the machine have no influence, so the jobs need no communication.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
     Attributes:
         status: See `Status`.
         aggregated: Aggregate of the experiment, if it is readable and its values are not altered.
-        changes: The differences between its raw files and the aggregate's sources; None unless it is stale.
-        problem: Why its aggregate is unreadable or altered; None if it is neither.
+        changes: The differences between the raw files and the aggregate's sources; None unless the aggregate is stale.
+        problem: Why the aggregate is unreadable or altered; None for another status.
     """
 
     status: Status
@@ -57,7 +57,7 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
 
 
 def stated_processes(aggregated: AggregatedSummary) -> int | None:
-    """Return the number of processes that was passed for an aggregate as `expected_processes`; None if none was."""
+    """Return the `expected_processes` that a caller passed for an aggregate; None if no number was passed."""
     report = aggregated.completeness
     return report.expected_processes if report is not None and report.expected_from == "argument" else None
 

@@ -39,7 +39,7 @@ class SyncedExperiment(Struct, frozen=True, kw_only=True):
 
     @property
     def problems(self) -> list[MergedFile]:
-        """The conflicts and the failures, each once."""
+        """The conflicts and the failures in both directions, each once."""
         found = {one.key: one for one in (*self.uploaded, *self.downloaded) if one.outcome in ("conflict", "failed")}
         return [*found.values()]
 
@@ -163,7 +163,7 @@ def _archived_keys(store: Store, folder: str) -> set[str]:
 
 
 def _copy(target: Store, source: Store, key: str) -> MergedFile | None:
-    """Copy a value of an archived attempt; None if the source lacks it."""
+    """Copy a value of an archived attempt, and return the outcome; None if the source does not have the value."""
     try:
         data = source.get(key)
         if target.create(key, data):

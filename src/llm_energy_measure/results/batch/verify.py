@@ -244,7 +244,7 @@ def _verify(
 def _read_aggregate(
     repository: FileSystemRepository, name: str, folder: str
 ) -> tuple[bytes | None, AggregatedSummary | None, Finding]:
-    """Return the bytes of the stored aggregate, the aggregate, and the finding that says if it is readable."""
+    """Return the bytes of the stored aggregate, the aggregate, and the finding that says whether it is readable."""
     code = "aggregate.readable"
     data: bytes | None = None
     try:
@@ -273,7 +273,7 @@ def _included_checkpoints(recovery: RawRecovery, stored: AggregatedSummary | Non
 def _recompute(
     folder: str, recovery: RawRecovery, partials: Sequence[RawProcessResult], stored: AggregatedSummary | None
 ) -> tuple[AggregatedResult | None, Verification | None, Finding]:
-    """Return the aggregate that is recomputed with the options of the stored one, and the finding of this step."""
+    """Return the aggregate, recomputed with the options of the stored aggregate, and the finding of this step."""
     code = "aggregate.possible"
     records = recovery.results or partials
     if _is_interrupted(stored, recovery) and not records:

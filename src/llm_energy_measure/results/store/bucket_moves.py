@@ -67,8 +67,8 @@ def remove_deleted(store: Store, folder: str, others: list[str]) -> None:
 
     Args:
         store: The store.
-        folder: Its folder name.
-        others: The keys of its other objects; a folder ends with a slash.
+        folder: Folder name of the experiment.
+        others: Keys of the aggregate, the tags and the archived attempts. The key of a folder ends with a slash.
     """
     store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
     for key in others:
@@ -80,7 +80,7 @@ def remove_deleted(store: Store, folder: str, others: list[str]) -> None:
 
 
 def archive(store: Store, folder: str, manifest: Manifest) -> None:
-    """Move the results of an attempt to its archive, or wait until another process has done it.
+    """Move the results of an attempt to its archive, or wait until another process has moved them.
 
     Raises:
         ResultExistsError: The archive has other results.
@@ -99,7 +99,7 @@ def wait_for_archive(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until another process has archived a folder. If it takes too long, finish the archiving."""
+    """Wait until another process has archived a folder. After `patience_sec`, finish the archiving in this process."""
     end = clock() + patience_sec
     while _archived_manifest(store, folder) is not None:
         if clock() >= end:
@@ -109,7 +109,7 @@ def wait_for_archive(
 
 
 def finish_archive(store: Store, folder: str) -> bool:
-    """Finish the archiving of an attempt. Return False if there is none.
+    """Finish the archiving of an attempt. Return False if no archiving has begun, or if it has finished.
 
     Raises:
         ResultExistsError: The archive has other results. The results stay where they are.

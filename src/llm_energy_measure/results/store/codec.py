@@ -52,7 +52,7 @@ if typing.TYPE_CHECKING:
 # Maximum number of values of a newer minor version that this version cannot represent. Each of them costs one more
 # conversion.
 _MAX_NEW_VALUES = 50
-# This package writes no larger manifest. A larger one of another program is not cached.
+# Manifests of this package are smaller. A larger manifest is decoded each time.
 _MAX_CACHED_BYTES = 4096
 
 BOM = b"\xef\xbb\xbf"
@@ -368,7 +368,7 @@ def _as_decoded(records: Sequence[RawProcessResult], embedded: Sequence[bytes]) 
 
 
 def _encode_head(record: AggregatedResult) -> tuple[bytes, AggregatedSummary]:
-    """Return the JSON of an aggregate without its raw records, and what a reader decodes from it.
+    """Return the JSON of an aggregate without its raw records, and the summary that a reader decodes from the JSON.
 
     Every figure is checked.
     """
@@ -481,7 +481,7 @@ def _decode_text(
 
 
 def _decode_exact(record_type: type[RecordT], cut: SampleArrays, levels: int, *, check_keys: bool) -> RecordT | None:
-    """Return the record of a text that contains exactly its fields, each once; None for any other text."""
+    """Return the record in a text with exactly the fields of the record, each once; None for another text."""
     try:
         # Embedded records are decoded later, from their original bytes.
         record: RecordT = _DECODERS[record_type].decode(cut.original)

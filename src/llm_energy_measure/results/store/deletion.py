@@ -25,7 +25,7 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
 
     Args:
         store: The store.
-        folder: Its folder name.
+        folder: Folder name of the experiment.
         owner: The id of the experiment, whose archived attempts are deleted too. None deletes all attempts that are
             archived under the folder name.
     """
@@ -68,7 +68,7 @@ def require_unused(store: Store, folder: str) -> None:
 
 
 def finish(store: Store, folder: str) -> bool:
-    """Finish an interrupted deletion of an experiment; in a bucket also an archiving. Return False if there is none."""
+    """Finish an interrupted deletion, or in a bucket an interrupted archiving. Return False if there is none."""
     is_archived = not store.supports_folder_move and bucket_moves.finish_archive(store, folder)
     if not _has_marker(store, folder):
         return is_archived

@@ -60,7 +60,7 @@ def folder_name(experiment_id: str) -> str:
 
 @lru_cache(maxsize=256)
 def _folder_names(experiment_id: str) -> tuple[str, str]:
-    """Return the folder name of an experiment, and the one that earlier releases used; usually they are equal."""
+    """Return the folder name of an experiment, and the folder name in earlier releases. They are usually equal."""
     former = former_folder_name(experiment_id)
     return windows_name(former), former
 

@@ -1,4 +1,4 @@
-"""The folder of one experiment's raw results: its files, its owner, and numbered copies of replaced files.
+"""Read and claim the folder of an experiment's raw results, and keep copies of replaced files in the folder.
 
 The owner of a folder is the experiment whose id is in the manifest. The manifest is created before the first result. A
 folder of another tool has no manifest; its owner is the experiment whose id is in the results.
@@ -146,7 +146,7 @@ class RawFolder:
         """Return the manifest, or None if there is none. Raises `ResultCorruptError` if it is damaged.
 
         Args:
-            data: The bytes of its file, if they were already read.
+            data: The bytes of the manifest file, if the caller has read them already.
         """
         key = layout.manifest_key(self._place)
         try:

@@ -1,4 +1,4 @@
-"""Power samples of a process, stored next to its result as `samples-process_<i>.csv.gz`.
+"""Save and load the power samples of a process, in `samples-process_<i>.csv.gz` next to its result.
 
 The file is CSV in gzip: `time_s,device,power_w`, then `temperature_c`, `clock_mhz` and `throttle` if they are known.
 `time_s` is the number of seconds since the start of the record. Equal samples give equal bytes. No total is computed
@@ -49,7 +49,7 @@ def save_samples(
 
 
 def load_samples(store: Store, experiment_id: str, process_index: int) -> list[PowerTrace]:
-    """Return the samples of a process, one trace per device; empty if it has none.
+    """Return the samples of a process, one trace per device; empty if the process has no samples.
 
     Raises:
         ResultCorruptError: The file is damaged.
