@@ -1,1 +1,1 @@
-"""Verification: checks of what an experiment's processes measured, one module per family; `checks.py` has the list."""
+"""Verification: checks of the energies, times and counts that an experiment records. `checks.py` runs all checks."""

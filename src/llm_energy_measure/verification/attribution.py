@@ -5,10 +5,10 @@
    (`hosts.py`).
 3. For each division and host, the readings have explanations: what they can have covered, given their scope, the
    identity of GPUs, their windows, and the power that the boards can draw (`explanations.py`, `overlap.py`).
-4. The bounds are the least and the greatest energy over the explanations that remain. A single energy is given if one
-   explanation remains, or if all explanations agree.
+4. The bounds are the least and the greatest energy of the explanations that no fact contradicts. A single energy is
+   given if one explanation remains, or if all explanations agree.
 
-The plain sum is the greatest energy. It is never changed.
+The attributed energy is at most the plain sum. Attribution does not change the plain sum.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from llm_energy_measure.verification.readings import COMPONENTS, Component, Read
 __all__ = ["RULE", "Assumptions", "Attribution", "attribute", "attribution_of"]
 
 RULE = "explanations@1"
-"""Name and version of the rule. Another version may give another energy."""
+"""Name and version of the attribution rule. Another version may give another energy."""
 
 EXACT_WIDTH = 0.01
 """Greatest width of the bounds of an exact energy, as a fraction of the upper bound."""
 
 LEAST_UNPROVEN = 0.9
-"""Least attributed energy, as a fraction of the plain sum, if no over-count is proven. A lower one is undetermined."""
+"""If no over-count is proven, an energy below this fraction of the plain sum is undetermined."""
 
-# Differences below this fraction of the plain sum are rounding.
+# Differences below this fraction of the plain sum are rounding errors.
 _ROUNDING = 1e-9
-# If the bounds are narrow, an energy with these reasons is also exact.
+# If the bounds are narrow, an estimate that has only these reasons has the status `exact`.
 _EXACT_BASIS = frozenset({"mean_power", "mean_of_readings"})
 
 
@@ -56,10 +56,10 @@ class Attribution(Struct, frozen=True, kw_only=True):
     Attributes:
         plain_j: Plain sum over processes, in joules; None if no process knows its energy.
         energy_j: Attributed energy, in joules; None if it is undetermined or unknown.
-        bounds_j: Least and greatest energy that the evidence admits, in joules; never above the plain sum.
+        bounds_j: Least and greatest energy that the records admit, in joules; never above the plain sum.
         status: `exact`, `estimated` or `undetermined`.
-        basis: Reasons of an estimate, in alphabetical order; only `assumed`, or nothing, if the energy is undetermined.
-        factor: Plain sum over attributed energy, at least 1; None if it is undetermined.
+        basis: Reasons of an estimate, in alphabetical order. If the energy is undetermined, `assumed` or no reason.
+        factor: Plain sum divided by attributed energy, at least 1; None if this energy is 0 or undetermined.
         gpu_j: Energy of the GPUs within the attributed energy, in joules; None if it is unknown or undetermined.
         cpu_j: Like `gpu_j`, for the CPUs.
         ram_j: Like `gpu_j`, for the memory.
@@ -82,14 +82,14 @@ def attribute(records: Sequence[RawProcessResult], assume: Assumptions | None = 
     """Return the energy of an experiment with each joule counted once.
 
     Args:
-        records: Results of its processes, by process index, each index once.
+        records: Results of the processes of the experiment, sorted by process index. No index is repeated.
         assume: Facts that the user states.
     """
     return attribution_of(processes_of(records), assume)
 
 
 def attribution_of(processes: Sequence[Process], assume: Assumptions | None = None) -> Attribution:
-    """Return what `attribute` returns, for processes."""
+    """Return the energy of an experiment with each joule counted once; see `attribute`."""
     assume = assume or Assumptions()
     division = division_of(processes, assume.hosts, one_host=assume.boards is not None)
     read = cache(lambda position: readings_of(processes[position], assume.gpu_scope))
@@ -161,13 +161,13 @@ def _explained(
         return [explain(division.coarsest)]
     outer = [explain(division.coarsest), explain(division.finest)]
     least = [explain(_least_division(division, explain))] if len(division.known) > 1 else []
-    # The energies of the other divisions are between these energies, if both divisions are possible.
+    # If both of these divisions are possible, the energies of all other divisions are between their energies.
     if all(one.is_possible for one in outer):
         return [*least, *outer]
     explained = [outer[0], *least, *(explain(hosts) for hosts in division.between), outer[1]]
     possible = [one for one in explained if one.is_possible]
     if possible == outer[1:] and (fewest := _fewest_hosts(division.finest, explain)) != division.finest:
-        # Other divisions are possible, and not all of them are tried. Any readings may be of one host.
+        # Some possible divisions are not tried, so the coarsest division gives the lower bound.
         merged = explain(fewest)
         possible.insert(0, structs.replace(merged, total=EnergyRange(outer[0].total.low_j, merged.total.high_j, None)))
     return possible or explained
@@ -176,14 +176,14 @@ def _explained(
 def _energies_alone(
     processes: Sequence[Process], hosts: Hosts, read: Callable[[int], list[Reading]]
 ) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
-    """Return the components and the total if each process is alone on its host; None if readings must be compared."""
+    """Return components and total if each process is alone on its host; None if readings must be compared."""
     return None if module_of(processes) is not None else energies_alone([read(position) for (position,) in hosts])
 
 
 def _energies_apart(
     own: Sequence[Process], positions: Sequence[int], read: Callable[[int], list[Reading]]
 ) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
-    """Return the components and the total of a host whose readings can't share a joule; None for other hosts."""
+    """Return components and total of a host whose readings can't contain the same joule; None for other hosts."""
     if len(own) == 1:
         return energies_alone([read(positions[0])])
     apart = separate_energies(own)
@@ -194,7 +194,11 @@ def _energies_apart(
 
 
 def _least_division(division: Division, explain: Callable[[Hosts], Explained]) -> Hosts:
-    """Return the known hosts. A group without a known host is on the host to which it adds the least energy."""
+    """Return the division into hosts with the least energy that this function finds.
+
+    Each group of processes whose host is unknown joins the known host to which the group adds the least energy. A group
+    becomes a host of its own if this adds less energy.
+    """
     hosts = list(division.known)
     for group in division.floating:
         found = [(explain((group,)).total.low_j, len(hosts), group)]
@@ -208,7 +212,7 @@ def _least_division(division: Division, explain: Callable[[Hosts], Explained]) -
 
 
 def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts:
-    """Return hosts that the evidence does not contradict: each process is on the first host that it can be on."""
+    """Return a division into few hosts: each group of `finest` joins the first host that its readings allow."""
     hosts: list[tuple[int, ...]] = []
     for group in finest:
         for place, own in enumerate(hosts[-MAX_TRIED:], start=max(0, len(hosts) - MAX_TRIED)):
@@ -221,7 +225,7 @@ def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts
 
 
 def _within(total: EnergyRange, plain_j: float) -> EnergyRange:
-    """Return the range, at most the plain sum, without differences by rounding."""
+    """Return the range limited to the plain sum, without rounding errors. An unproven point is removed."""
 
     def rounded(energy_j: float) -> float:
         return plain_j if energy_j > plain_j * (1 - _ROUNDING) else max(0.0, energy_j)
@@ -229,7 +233,7 @@ def _within(total: EnergyRange, plain_j: float) -> EnergyRange:
     low, high = rounded(total.low_j), rounded(total.high_j)
     point = None if total.point_j is None else min(max(rounded(total.point_j), low), high)
     if point is not None and high >= OVER_COUNT * plain_j and point < LEAST_UNPROVEN * plain_j:
-        point = None  # the plain sum may be right, so that no over-count is proven
+        point = None  # no over-count is proven, so the plain sum may be right
     return EnergyRange(low, high, point, total.basis)
 
 
@@ -240,11 +244,11 @@ def _counts(process: Process) -> bool:
 def _status(
     total: EnergyRange, division: Division, assume: Assumptions, *, knows_windows: bool
 ) -> tuple[AttributionStatus, list[str]]:
-    """Return how far the energy is known, and the reasons of an estimate."""
+    """Return the status of the energy, and the reasons of an estimate."""
     basis = total.basis | ({division.basis} if division.basis is not None else set())
     if assume.boards is not None or assume.board is not None:
         basis |= {"assumed"}
-    if total.point_j is None:  # the bounds and the verdict may follow from stated facts
+    if total.point_j is None:  # `assumed` stays, because the bounds may depend on facts that the user states
         return "undetermined", ["assumed"] if "assumed" in basis or assume.gpu_scope is not None else []
     width = (total.high_j - total.low_j) / total.high_j if total.high_j else 0.0
     is_recorded = total.basis <= _EXACT_BASIS and division.basis != "assumed"
@@ -260,9 +264,9 @@ def _component(explained: Sequence[Explained], component: Component) -> float | 
 
 
 def _factor(plain_j: float, energy_j: float | None) -> float | None:
-    """Return the plain sum divided by the attributed energy; None if this energy is 0 or unknown."""
+    """Return the plain sum divided by the attributed energy, at least 1; None if this energy is 0 or unknown."""
     factor = None if energy_j is None else ratio(plain_j, energy_j)
     if factor is None:
         return None
-    # To twelve digits: k equal readings have the factor k, without the rounding of a mean.
+    # Twelve digits hide the rounding error of a mean, so k equal readings have exactly the factor k.
     return max(1.0, float(f"{factor:.12g}"))

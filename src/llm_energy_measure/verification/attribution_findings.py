@@ -1,4 +1,4 @@
-"""Findings about power and attribution: which energy is counted twice, and which evidence would decide the rest."""
+"""Findings about power and attribution: energy that is counted twice, and facts that the records lack."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _TWO = 2
 
 
 class Case(Struct, frozen=True):
-    """An experiment whose energy is explained.
+    """The attribution of one experiment, from which the findings follow.
 
     Attributes:
-        processes: Its processes.
+        processes: Processes of the experiment.
         division: The possible divisions into hosts.
-        explained: The divisions that remain, from the fewest hosts to the most.
+        explained: The divisions that the records admit, each with its energies.
         total: Range of the attributed energy.
-        likely: The division with the greatest upper bound. If it counts energy twice, every division does.
-        hosts: The hosts of this division whose readings can contain the same joules.
+        likely: The division with the greatest upper bound. If energy is counted twice in this division, then in each.
+        hosts: The hosts of `likely` whose readings can contain the same joules.
         plain_j: Plain sum, in joules; None if no process knows its energy.
         assume: Facts that the user states.
         read: Returns the readings of the process at a position.
-        boards: Returns the boards that the host of the processes at some positions is stated to have.
+        boards: Returns the stated boards of the host, from the positions of the processes on this host.
     """
 
     processes: Sequence[Process]
@@ -63,7 +63,10 @@ class Case(Struct, frozen=True):
 
 
 def findings_of(case: Case) -> list[Finding]:
-    """Return the findings of the families `energy` and `attribution`; each code has at least one."""
+    """Return the findings of the families `energy` and `attribution`.
+
+    Each code has at least one finding, except `attribution.concurrent_experiments`.
+    """
     doubles = _proven(case)
     found = [_double_count(case, double) for double in doubles]
     codes = {double.code for double in doubles}
@@ -207,7 +210,7 @@ def _mixed_names(case: Case) -> Finding:
     processes = sorted({index for host in case.hosts for index in host.mixed_names})
     if not processes:
         return passed(code)
-    reason = "some GPUs of a host are known by UUID and others by index only: they can be the same"
+    reason = "some GPUs of a host are known by UUID and others by index only; a UUID and an index can mean the same GPU"
     return not_checked(code, reason, processes=processes)
 
 
@@ -222,7 +225,10 @@ def _open_parts(case: Case) -> Finding:
 
 
 def _one_uuid_two_machines(case: Case) -> Finding:
-    """Return whether a GPU appears on two machines that ran at the same time. Containers of one machine may differ."""
+    """Check that no GPU UUID appears on two machines at the same time.
+
+    The boot id identifies a machine, because containers of one machine can have different hostnames.
+    """
     code = "attribution.two_names_one_host"
     if len({boot_of(process.record) for process in case.processes}) <= 1:
         return passed(code)
@@ -274,7 +280,7 @@ def _contradictory(case: Case) -> Finding:
 
 
 def _scope_unknown(case: Case) -> Finding:
-    """Return which explanations remain, and which evidence would decide."""
+    """Return the finding about unknown scopes: the explanations that remain, and the facts that would decide."""
     code = "attribution.scope_unknown"
     components = sorted(
         {component for one in case.explained for host in one.by_host if host for component in host.open_scopes}

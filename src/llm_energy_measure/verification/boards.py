@@ -1,7 +1,7 @@
 """Power limits of board models, and the search for the model in the name of a board.
 
-The limit in the record (`gpu_power_limit_w`, as NVML reports it) always comes first. The table is used if a record has
-only a name. An ambiguous name (`NVIDIA A100`, of 250, 300 or 400 W) has no limit, like an unknown name.
+If a record has a limit (`gpu_power_limit_w`, as NVML reports it), this limit is used and not the table. The table has
+no limit for an unknown name, and none for an ambiguous name (`NVIDIA A100`: 250, 300 or 400 W).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MAX_NAME = 200
 # Some tools write no separator between the models of a node: `2 x A100-PCIE-40GB2 x L4`.
 _COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
-# Words in the names of virtual and mobile boards. Their limits differ from those of the board with the same name.
+# Words in the names of virtual and mobile boards. The limit of the board without this word does not apply to them.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
 
 _NVIDIA = "NVIDIA data sheet"
@@ -27,12 +27,12 @@ class BoardModel(Struct, frozen=True):
     """A model of GPU board.
 
     Attributes:
-        words: Words that its name contains, in lower case.
-        limit_w: Greatest power that it draws for longer than an instant, in watts.
+        words: Words that the name of the board contains, in lower case.
+        limit_w: Greatest power that the board draws for longer than an instant, in watts.
         source: Source of the limit.
         gpus_per_sensor: Number of GPUs, as the driver counts them, that one power sensor measures.
-        includes_cpu: Whether the sensor of the module measures a CPU as well.
-        can_be_raised: Whether makers or users raise the limit. The limit then proves nothing.
+        includes_cpu: Whether the power sensor can also measure the CPU of the module.
+        can_be_raised: Whether makers or users can raise the limit. A power above it then proves no over-count.
     """
 
     words: frozenset[str]
@@ -49,16 +49,16 @@ class BoardModel(Struct, frozen=True):
 
 
 class Boards(Struct, frozen=True):
-    """The boards that a name states: boards of one model, or all boards of a node.
+    """The boards that a name such as `A40` or `4 x A40` describes.
 
     Attributes:
         count: Number of boards.
         model_name: Name of the model, without the number.
         model: Entry of the table; None if the model is unknown or ambiguous, or if there are several models.
-        limit_w: Greatest power of all boards together, in watts; None if unknown.
-        least_w: Greatest power of the smallest board, in watts; None if unknown.
+        limit_w: Sum of the power limits of all boards, in watts; None if unknown.
+        least_w: Lowest power limit of a board, in watts; None if unknown.
         is_mixed: Whether there are several models.
-        is_stated: Whether the name states the number of boards (`4 x A40`), which is then that of the whole node.
+        is_stated: Whether the name contains the number of boards (`4 x A40`). Above 1, it is the number of the node.
     """
 
     count: int
@@ -80,7 +80,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("a100 pcie 40gb", 250, f"{_NVIDIA}, A100 40GB PCIe"),
             _row("a100 pcie 80gb", 300, f"{_NVIDIA}, A100 80GB PCIe"),
             _row("a100 sxm4", 400, f"{_NVIDIA}, A100 SXM, 40 and 80 GB"),
-            # The memory is part of the name, because the A100-SXM-64GB of one system draws more.
+            # These rows need the memory size, because the A100-SXM-64GB of one system draws more power.
             _row("a100 sxm 40gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a100 sxm 80gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a800 sxm4 80gb", 400, f"{_NVIDIA}, A800 SXM"),
@@ -137,14 +137,14 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
         key=lambda row: -len(row.words),
     )
 )
-"""The models. Names with more words come first, so that the name `h200 nvl` does not match `h200`."""
+"""The models. Rows with more words come first, so that a board named `H200 NVL` does not match the row `h200`."""
 
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 
 
 @lru_cache(maxsize=4096)
 def boards_named(name: str) -> Boards:
-    """Return the boards that a name states.
+    """Return the boards that a name describes.
 
     Args:
         name: Name from a driver or a tool: `NVIDIA A100-PCIE-40GB`, `4 x NVIDIA A100-PCIE-40GB`.
@@ -182,7 +182,7 @@ def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
 
 @lru_cache(maxsize=4096)
 def model_named(name: str) -> BoardModel | None:
-    """Return the model with this name; None if the table does not have it or the name matches several models.
+    """Return the first model whose words the name contains; None if there is none, as for an ambiguous name.
 
     Example:
         >>> [model and model.limit_w for model in map(model_named, ["Tesla V100-SXM2-16GB", "NVIDIA A100", "L4"])]
@@ -195,7 +195,7 @@ def model_named(name: str) -> BoardModel | None:
 
 
 def parent_of_slice(uuid: str) -> str | None:
-    """Return the UUID of the GPU of a MIG slice; None if the name of the slice does not contain it (drivers since 470).
+    """Return the UUID of the GPU of a MIG slice; None if the UUID of the slice does not contain it (drivers since 470).
 
     Example:
         >>> parent_of_slice("MIG-GPU-5c89/1/0"), parent_of_slice("MIG-7f31")

@@ -1,4 +1,4 @@
-"""Check of powers that no hardware can draw. The ceilings hold for all devices and hosts and need no table."""
+"""Check of powers that no hardware can draw. The ceilings apply to all boards and hosts, so they need no table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from llm_energy_measure.verification.gpus import host_boards
 from llm_energy_measure.verification.processes import Evidence, Process
 
 BOARD_CEILING_W = 3000.0
-"""No board draws more, in watts. The highest limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X)."""
+"""Power that no board exceeds, in watts. The highest limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X)."""
 
 HOST_CEILING_W = 50_000.0
-"""No host draws more, in watts. An NVIDIA DGX B200 draws at most 14.3 kW (its data sheet), a Cerebras CS-2 23 kW."""
+"""Power that no host exceeds, in watts.
+
+An NVIDIA DGX B200 draws at most 14.3 kW (its data sheet), a Cerebras CS-2 23 kW.
+"""
 
 Hardware = Literal["board", "gpus", "host"]
 """One board, the GPUs of a process, or a whole host."""
 
 
 class _Excess(NamedTuple):
-    """A power above a ceiling, in watts. The most severe excess of the first process sorts first."""
+    """A power above a ceiling, in watts. Errors sort before suspicions, and then lower process indices sort first."""
 
     is_suspicion: bool
     process: int
@@ -33,8 +36,8 @@ class _Excess(NamedTuple):
 def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
     """Check that no process implies or reports a power above the ceiling of its boards or of a host.
 
-    If the scope of the GPU energy is unknown, a power above that of the named boards is a warning: the process may have
-    read more boards.
+    If the scope of the GPU energy is unknown, a power above the ceiling of the named boards is a warning, because the
+    process may have read more boards.
     """
     code = "plausibility.impossible_power"
     has_powers = False
@@ -42,7 +45,7 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
     for process in evidence.processes:
         for relation, power_w, hardware in _powers(process):
             has_powers = True
-            # Each ceiling is at least the ceiling of one board.
+            # No ceiling is below the ceiling of one board, so most powers need no other comparison.
             if power_w > BOARD_CEILING_W:
                 ceiling_w, usual_w = _ceilings(process, hardware)
                 if power_w > usual_w:
@@ -66,9 +69,9 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
-    """Yield each power of a process: a verb and an object, the power in watts, and the hardware that draws it.
+    """Yield each power of a process: a phrase for the message, the power in watts, and the hardware that draws it.
 
-    `{over}` in the text stands for the time over which an energy implies the power.
+    If an energy implies the power, the phrase contains `{over}`, which the caller replaces by the time.
     """
     energy, length_sec = process.energy, process.length_sec
     if energy.gpu_power_w is not None:
@@ -87,7 +90,7 @@ def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
 
 
 def _ceilings(process: Process, hardware: Hardware) -> tuple[float, float]:
-    """Return the greatest possible power, and the greatest power of the boards that the process names, in watts."""
+    """Return two ceilings in watts: of all boards that the process can have read, and of the boards that it names."""
     if hardware != "gpus":
         ceiling_w = BOARD_CEILING_W if hardware == "board" else HOST_CEILING_W
         return ceiling_w, ceiling_w

@@ -8,15 +8,15 @@ from llm_energy_measure.domain.findings import Severity
 
 
 class Check(Struct, frozen=True):
-    """One check, described for a user. Each text is one or more sentences.
+    """Description of one check for a user. `meaning`, `rule` and `advice` consist of sentences.
 
     Attributes:
-        meaning: What it means if the check fails.
-        rule: When the check fails, and when it is not made.
+        meaning: Meaning of a failure.
+        rule: Conditions under which the check fails, and under which the check is not made.
         advice: What to do about a failure.
         source: Reference for the rule; empty if the rule is a definition of this project.
         example: Published result that fails the check; empty if none is known.
-        severity: Severity of a failure, and of a finding that the check reports although it never fails.
+        severity: Severity of a failure. For a check that never fails, the severity of what the check reports.
     """
 
     meaning: str

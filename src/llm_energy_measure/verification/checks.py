@@ -1,4 +1,4 @@
-"""Runs all checks of one experiment. `FAMILIES` is the only list of them."""
+"""Run all checks of one experiment. `FAMILIES` lists the check functions, except attribution and provenance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_zeros,
     check_identical_readings,
 )
-"""One function per family of checks that need only the evidence. Attribution and provenance run separately."""
+"""The checks that need only an `Evidence`. `verify_evidence` runs attribution and provenance separately."""
 
 
 class Verification(Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class Verification(Struct, frozen=True, kw_only=True):
         rule: The attribution rule, as `name@version`.
         findings: All findings, including passed ones.
         to_store: The findings that an aggregate stores: all except passed ones.
-        outcomes: Outcome by code. A code with several findings has failed.
+        outcomes: Outcome by code. Several findings with one code have the same outcome.
     """
 
     attribution: Attribution
@@ -59,7 +59,7 @@ class Verification(Struct, frozen=True, kw_only=True):
 
 
 def verify_evidence(evidence: Evidence) -> Verification:
-    """Return the findings of all checks of one experiment. Does not raise, for any content of the records.
+    """Return the results of all checks of one experiment. No content of the records makes this function raise.
 
     Args:
         evidence: The records of the experiment and the facts derived from them.

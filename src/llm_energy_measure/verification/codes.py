@@ -34,12 +34,12 @@ DOUBLE_COUNT_CODES = (
 """Codes whose failure proves that the plain sum counts some energy twice."""
 
 SUM_FAMILIES = ("energy", "attribution")
-"""Families whose failures mean that the plain sum may be wrong."""
+"""Families of checks whose failures mean that the plain sum may be wrong."""
 
 _MAX_TEXT = 1000
 
 SUSPICION = "a suspicion, not a proof"
-"""Reason of findings about a pattern that honest measurements can also show."""
+"""Value of `Finding.reason` for a pattern that correct measurements can also show."""
 
 
 def listed(indices: Sequence[int]) -> str:
@@ -125,7 +125,7 @@ def not_checked(
 
 @lru_cache(maxsize=1024)
 def _not_checked(code: str, reason: str) -> Finding:
-    """Return a finding that has only a reason. The experiments of a sweep share it, because their reasons are equal."""
+    """Return a finding that has only a reason. Cached, because experiments of a sweep often have equal reasons."""
     return Finding(code=code, outcome="not_checked", severity="info", reason=_short(reason))
 
 
@@ -179,5 +179,5 @@ def _finite(value: float | None) -> float | None:
 
 
 def _short(text: str) -> str:
-    """Return at most `_MAX_TEXT` characters of a text, because names in files can have any length."""
+    """Return a text, cut to `_MAX_TEXT` characters and `...`, because names in files can have any length."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

@@ -31,15 +31,15 @@ def check_completeness(
 ) -> CompletenessReport:
     """Return the found, missing and unexpected processes of an experiment.
 
-    The expected number of processes is the first known value of: the argument, the manifest, the greatest `world_size`,
-    the greatest `effective_config.num_processes`, the highest index plus one. The highest index can't show that the
-    last process is missing.
+    The expected number of processes is the first known value of: `expected_processes`, the manifest, the greatest
+    `world_size`, the greatest `effective_config.num_processes`, the highest index plus one. The highest index can't
+    show that the last process is missing.
 
     Args:
         results: Readable results.
-        expected_processes: Number of processes, at least 1, if the caller knows it.
-        manifest: The manifest of the experiment, if any.
-        unreadable: Files with the name of a result that can't be read.
+        expected_processes: Number of processes, at least 1; None if the caller does not know it.
+        manifest: The manifest of the experiment; None without a manifest.
+        unreadable: Files that have the name of a result and can't be read.
     """
     found = {result.process_index for result in results}
     damaged = {index for file in unreadable if (index := process_index_of(file.name)) is not None}
@@ -93,7 +93,7 @@ def _expected(
 
 def _configured(result: RawProcessResult) -> int | None:
     number = result.effective_config.get("num_processes")
-    # YAML files and command lines also give 4.0 and "4".
+    # Configurations from YAML files and command lines also contain 4.0 and "4".
     if isinstance(number, str):
         number = int(number) if re.fullmatch(r"[0-9]{1,7}", number) else None
     elif isinstance(number, float):
@@ -177,7 +177,7 @@ def _unfinished(evidence: Evidence) -> Finding:
         processes = [record.process_index for record in ended]
         message = f"process {listed(processes)} did not finish; the last checkpoint counts as a lower bound"
         return failed(code, message, expected="completed", found="partial", processes=processes, severity="warning")
-    # A launcher ends the other processes by SIGTERM if one fails: the first failure is the cause.
+    # If one process fails, the launcher ends the others by SIGTERM, so the first failure is the cause.
     cause = min(ended, key=_rank_of_cause)
     how = f"{cause.status}{f' ({cause.error_type})' if cause.error_type else ''}"
     others = f"; {plural(len(ended) - 1, 'more process')} did not finish" if len(ended) > 1 else ""
@@ -197,9 +197,9 @@ def _rank_of_cause(record: RawProcessResult) -> tuple[int, float]:
 
 
 def _duplicates(evidence: Evidence) -> Finding:
-    """Check that no result is stored under two indices: equal GPU, start, duration and energy to the last digit.
+    """Check that no two results have equal GPU, start, duration and energy to the last digit.
 
-    An index names a GPU only within a known host. Without a host, a GPU or a scope, equal figures are a suspicion.
+    An index identifies a GPU only within a known host. If host, GPU or scope is unknown, a copy is a warning.
     """
     code = "completeness.duplicate_process"
     if len(set(evidence.totals_j)) == len(evidence.records):
@@ -209,7 +209,7 @@ def _duplicates(evidence: Evidence) -> Finding:
     is_certain = True
     for host, record in [(process.host, process.record) for own in evidence.hosts.values() for process in own]:
         times, energy = record.timestamps, record.energy_metrics
-        # One reading of a host, or one reading that was divided by the number of processes, gives equal figures.
+        # Correct records have equal figures if each process has the reading of the host, or an equal share of it.
         if not energy.total_energy_j or times.start is None:
             continue
         scopes = {energy.total_scope, energy.gpu_scope}

@@ -2,8 +2,8 @@
 
 A lock lets only one process of an experiment read a shared sensor. Several experiments on one machine have no common
 lock, so the sum of their energies counts joules several times. Two readings are of one sensor if boot id, source and
-instance are equal. Their times are compared on the monotonic clock of the boot, which a change of the wall clock does
-not move.
+instance are equal. The times of the readings are compared on the monotonic clock of
+the boot, which does not change if the wall clock is set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llm_energy_measure.verification.codes import failed, joules, seconds
 CODE = "attribution.concurrent_experiments"
 
 TOLERANCE = 0.01
-"""Largest common time that is no finding, as a fraction of the time in which the experiment read the sensor."""
+"""Largest common time that is no finding, as a fraction of the time in which a process read the sensor."""
 
 _MAX_NAMES = 3
 
@@ -47,13 +47,14 @@ class SensorUse(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SharedEnergy(Struct, kw_only=True):
-    """What an experiment has in common with other experiments.
+    """Time and energy that an experiment has in common with other experiments that read the same sensors.
 
     Attributes:
         others: Ids of these experiments, sorted.
-        common_sec: Longest time in which one of its sensors was read by another experiment too, in seconds.
-        common_j: Energy of its sensors in this time, in joules: other experiments count it too.
-        equal_j: Energy of the shared sensors, divided equally at each instant, in joules.
+        common_sec: Longest time in which another experiment also read one sensor of this experiment, in seconds.
+        common_j: Energy of the shared sensors in their common times, in joules. Other experiments count it too.
+        equal_j: Part of this experiment in the energy of the shared sensors, in joules, if the experiments that read
+            a sensor at one instant share its power equally.
         least_j: Like `equal_j`, without the idle energy; None if the idle power is unknown.
         all_j: Energy of the shared sensors, in joules.
     """
@@ -102,7 +103,7 @@ def _begin_sec(record: RawProcessResult, reading: SensorReading) -> float:
 
 
 def shared_energies(uses: Iterable[SensorUse]) -> dict[str, SharedEnergy]:
-    """Return, by experiment id, what experiments that read one sensor at the same time have in common."""
+    """Return the shared energy by experiment id, for experiments that read one sensor at the same time."""
     by_sensor: dict[tuple[str, str], list[SensorUse]] = {}
     for use in uses:
         if use.end > use.start:
@@ -116,7 +117,7 @@ def shared_energies(uses: Iterable[SensorUse]) -> dict[str, SharedEnergy]:
 
 
 class _Part(Struct):
-    """One reading: the time in which others read the sensor, and the time divided equally among the experiments."""
+    """One reading, the time in which other experiments also read the sensor, and an equal share of the time."""
 
     use: SensorUse
     others: set[str]
@@ -125,7 +126,7 @@ class _Part(Struct):
 
 
 def _parts(uses: Sequence[SensorUse]) -> list[_Part]:
-    """Return the parts of the readings of one sensor, in order of their start."""
+    """Return one part per reading of a sensor, in the order of `uses`; empty if one experiment read the sensor."""
     if len({use.experiment_id for use in uses}) < 2:
         return []
     parts = [_Part(use, set()) for use in uses]
@@ -153,7 +154,7 @@ def _shared(parts: Sequence[_Part]) -> SharedEnergy:
     others = set().union(*(part.others for part in parts)) - {part.use.experiment_id for part in parts}
     powers = [part.use.energy_j / (part.use.end - part.use.start) for part in parts]
     equal_j = math.fsum(power_w * part.equal_sec for power_w, part in zip(powers, parts, strict=True))
-    # The idle power covers all sensors of a process, so one subtraction per process is enough.
+    # `idle_power_w` covers all sensors of a process, so it is subtracted once per process and not once per sensor.
     idle = {(part.use.sensor[0], part.use.start): part for part in parts}
     is_known = all(part.use.idle_power_w is not None for part in parts)
     idle_j = math.fsum((part.use.idle_power_w or 0.0) * part.equal_sec for part in idle.values())

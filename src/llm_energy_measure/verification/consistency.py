@@ -29,7 +29,7 @@ _MAX_DEPTH = 8
 def check_consistency(evidence: Evidence) -> Iterator[Finding]:
     """Check that model, backend, precision, batch size, configuration and libraries are the same in all processes.
 
-    An unknown value is equal to every value.
+    A process with an unknown value is not compared.
     """
     for code, getter in _FACTS.items():
         yield _same(code, evidence.records, getter(evidence.records))
@@ -59,7 +59,7 @@ _FACTS: dict[str, Callable[[Sequence[RawProcessResult]], list[object]]] = {
 
 
 def _name(code: str) -> str:
-    """Return the name of the compared fact."""
+    """Return the name of the compared value, for messages."""
     return code.partition(".")[2].replace("_", " ")
 
 
@@ -77,7 +77,7 @@ def _same(code: str, records: Sequence[RawProcessResult], values: Sequence[objec
 
 
 def _texts(one: object, other: object) -> tuple[str, str]:
-    """Return two different values as text; of dictionaries, only the first four different keys."""
+    """Return two different values as text. The text of a dictionary has only the first four different keys."""
     if isinstance(one, dict) and isinstance(other, dict):
         names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
         return (
@@ -137,7 +137,7 @@ def _configuration_of_manifest(evidence: Evidence) -> Finding:
 def _differences(
     one: dict[str, Any], other: dict[str, Any], prefix: str = "", depth: int = _MAX_DEPTH
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield path and both values of each difference between two configurations, except settings of one process."""
+    """Yield path and both values of each difference between two configurations, without per-process settings."""
     for name in sorted({*one, *other} - PER_PROCESS_SETTINGS):
         values = one.get(name), other.get(name)
         if values[0] == values[1]:

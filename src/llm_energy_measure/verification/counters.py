@@ -12,7 +12,7 @@ from llm_energy_measure.verification.processes import Evidence
 from llm_energy_measure.verification.readings import COMPONENTS
 
 TOLERANCE = 0.01
-"""Greatest relative difference between an energy and the counter or sensors behind it."""
+"""Greatest relative difference between an energy and its counter, or between an energy and its sum of sensors."""
 
 _CODES = ("counter.reset", "counter.wrap", "counter.cumulative", "counter.lost", "counter.gap", "counter.mismatch")
 _CODE_OF_PROBLEM = {COUNTER_RESET: "counter.reset", SENSOR_LOST: "counter.lost", SAMPLING_GAP: "counter.gap"}
@@ -50,8 +50,8 @@ def check_counters(evidence: Evidence) -> Iterator[Finding]:
 def _mismatches(energy: EnergyMetrics) -> Iterator[tuple[str, float, float]]:
     """Yield message, expected and found energy (J) of each component that differs from its sensors.
 
-    A component may equal the sum of all its sensors or of the sensors of one source. It is not compared if a sensor
-    failed or was left to another process.
+    A component agrees if it equals the sum of all its sensors, or the sum of the sensors of one source. A component is
+    not compared if the energy of a sensor is unknown, for example because another process read the sensor.
     """
     for name in COMPONENTS:
         joules_of: float | None = getattr(energy, f"{name}_energy_j")
@@ -69,14 +69,14 @@ def _mismatches(energy: EnergyMetrics) -> Iterator[tuple[str, float, float]]:
 
 
 def _read_j(sensor: SensorReading) -> float | None:
-    """Return the energy of a sensor in joules, from its counter if not stated; None if unknown."""
+    """Return the energy of a sensor in joules, recorded or else from its counter; None if unknown."""
     if sensor.energy_j is not None or sensor.problems:
         return sensor.energy_j
     return None if (counted := _counted_j(sensor)) is None or counted < 0 else counted
 
 
 def _counted_j(sensor: SensorReading) -> float | None:
-    """Return end - start of a counter plus its wraps, in joules; None without both readings."""
+    """Return the increase of a counter (end - start + wraps x range), in joules; None without both readings."""
     if sensor.counter_start_j is None or sensor.counter_end_j is None:
         return None
     return sensor.counter_end_j - sensor.counter_start_j + (sensor.wraps or 0) * (sensor.counter_range_j or 0.0)

@@ -15,11 +15,14 @@ from llm_energy_measure.verification.processes import Evidence, Process, Span, c
 CODE = "completeness.sensor_time"
 
 TOLERANCE = 0.01
-"""Largest fraction of the time without a reader that is no finding. Processes do not start at the same instant."""
+"""Largest time in which no process reads the sensor that is no finding, as a fraction of the time of the runs.
+
+Processes do not start at the same instant.
+"""
 
 
 def check_sensor_time(evidence: Evidence) -> Iterator[Finding]:
-    """Check each sensor that at least one process left to another one."""
+    """Check each sensor that at least one process left to another process."""
     if not evidence.any_sensors:
         return
     found: list[tuple[str, float, float, set[int]]] = []
@@ -40,7 +43,10 @@ def check_sensor_time(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _coverage(processes: Iterable[Process]) -> Iterator[tuple[str, float, float, set[int]]]:
-    """Yield each shared sensor: name, time with a reader (s), time of its processes (s), their indices."""
+    """Yield name, time in which a process read the sensor, time of the runs, and process indices of each shared sensor.
+
+    The times are lengths of unions of time spans, in seconds.
+    """
     sensors: dict[tuple[str, str, object], list[tuple[Process, SensorReading]]] = {}
     for process in processes:
         boards = {str(gpu.name): gpu.sensor for gpu in process.gpus if gpu.is_shared}  # MIG slices share a sensor

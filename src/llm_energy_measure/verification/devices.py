@@ -66,7 +66,10 @@ def _check_throttling(known: list[tuple[int, str, DeviceEvidence]]) -> Finding:
 
 
 def _throttled(found: DeviceEvidence) -> dict[str, float] | None:
-    """Return the fraction of the samples with each throttle reason. Without samples, the states at both ends count."""
+    """Return the fraction of the samples with each throttle reason; None if unknown.
+
+    Without samples, the states at the start and at the end of the run count as two samples.
+    """
     if found.samples is not UNSET and found.samples.throttled is not None:
         return found.samples.throttled
     states = [state.throttle for state in (found.start, found.end) if state is not None and state.throttle is not None]

@@ -1,4 +1,4 @@
-"""Energy windows: the time spans that each process and each of its sensors measured."""
+"""Energy windows: the time spans over which each process, or one of its sensors, measured energy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window(Struct, frozen=True, gc=False):
-    """The time span that a process measured, in seconds since 1970.
+    """The time span over which a process measured energy. Times are in seconds since 1970-01-01.
 
     Attributes:
         start: Start of the energy window, or of the run that contains it; NaN if unknown.
@@ -24,7 +24,7 @@ class Window(Struct, frozen=True, gc=False):
         length_sec: Longest known time of the process, in seconds; None if unknown.
         started: Start of the run, even if its end is unknown; NaN if the start is unknown.
         is_naive: Whether the times have no UTC offset.
-        shortest_sec: If the window is not exact, the shortest known time that it can last, in seconds; else None.
+        shortest_sec: Shortest length that an inexact window can have, in seconds; None if exact or unknown.
     """
 
     start: float
@@ -37,7 +37,12 @@ class Window(Struct, frozen=True, gc=False):
 
 
 def window_of(process: Process, handed_over: Span | None = None) -> Window:
-    """Return the time span that a process measured, or the span of a sensor that another process handed over."""
+    """Return the window of a process, or of one sensor that the process read for a part of its window.
+
+    Args:
+        process: The process.
+        handed_over: Start and end of the readings of this sensor; None for the window of the process.
+    """
     span, length_sec, started = process.span, process.length_sec, process.record.timestamps.start
     if handed_over is not None:
         span, length_sec = handed_over, (handed_over[1] - handed_over[0]).total_seconds()
@@ -65,7 +70,7 @@ def window_of(process: Process, handed_over: Span | None = None) -> Window:
 
 
 def _shortest_sec(process: Process) -> float | None:
-    """Return the shortest time that is known of a process, in seconds: its energy window or its inference."""
+    """Return the shorter of energy window and inference time, in seconds; None if both are unknown."""
     inference = process.record.inference_metrics
     times = (process.window_sec, inference.inference_time_sec if inference is not None else None)
     return min((time for time in times if time), default=None)
@@ -74,7 +79,7 @@ def _shortest_sec(process: Process) -> float | None:
 def spans_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
     """Return the time spans of sensors that the process read for a part of its window, by component and by instance.
 
-    A component has a span here only if the process read all sensors of the component for one span.
+    A component has a span only if the process read all sensors of the component over the same span.
     """
     if energy.sensors is None or all(sensor.window is UNSET for sensor in energy.sensors):
         return {}

@@ -1,8 +1,8 @@
-"""Explanations: what the readings of one host can have covered, and the energy that follows from it.
+"""Explanations: the hardware that the readings of one host can cover, and the range of the energy of the host.
 
-With a known scope there is one counter for each GPU sensor, and one for each component of the host; shares of processes
-are added. Without a scope, each process may have read its own hardware, or several may have read the same hardware. The
-energy is then between the largest reading and the sum of all readings.
+If the scopes are known, each GPU sensor and each component of the host has one counter, and shares of processes are
+added. If the scopes are unknown, the processes may have read different hardware or the same hardware. The energy is
+then between the largest reading and the sum of all readings.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from llm_energy_measure.verification.power import LIMIT_TOLERANCE, HostBoards, e
 from llm_energy_measure.verification.ranges import ZERO, EnergyRange, added, exactly
 from llm_energy_measure.verification.readings import Component, Reading
 
-# Powers that differ by less than this fraction are one constant of a model.
+# Powers that differ by less than this fraction are the same constant of a power model.
 _SAME_CONSTANT = 1e-6
-# Parts of a host may exceed the reading of the host by this fraction.
+# The sum of readings of parts of a host may reach this multiple of the reading of the whole host.
 _MORE_THAN_HOST = 1.25
 _PARTS_EXCEED = "readings of parts of a host exceed the reading of the whole host"
 
@@ -46,8 +46,8 @@ def energy_of_host(readings: Sequence[Reading], boards: Callable[[], HostBoards]
     """Return the energy of one host.
 
     Args:
-        readings: All readings of its processes.
-        boards: Returns the boards that the host is stated to have.
+        readings: All readings of the processes of the host.
+        boards: Returns the boards of the host that the records or the user state.
         has_module: Whether the GPU sensor of its boards may cover a CPU as well.
     """
     case = _Host(boards=boards, has_module=has_module)
@@ -68,8 +68,8 @@ def energies_alone(
 ) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
     """Return components and total of processes that are alone on their hosts; None if readings must be compared.
 
-    If the hosts are unknown, each process is considered as a host. This shortcut and `separate_energies` give what
-    `energy_of_host` gives. Without this shortcut, attribution takes 25 % more time.
+    If the hosts are unknown, one possible division has one process per host. This shortcut and `separate_energies` give
+    the same energies as `energy_of_host`. Without this shortcut, attribution takes 25 % more time.
 
     Args:
         readings: The readings of each process.
@@ -92,7 +92,7 @@ def energies_alone(
 
 
 class _Host:
-    """Explains one host, and notes in `found` what decides its energy."""
+    """Computes the energy of one host. `found` collects the facts that the findings need."""
 
     def __init__(self, *, boards: Callable[[], HostBoards], has_module: bool) -> None:
         self.boards = boards
@@ -100,7 +100,7 @@ class _Host:
         self.found = HostEnergy()
 
     def at_one_time(self, readings: Sequence[Reading]) -> tuple[EnergyRange, dict[Component, EnergyRange]]:
-        """Return the energy of readings whose windows overlap: their total, and its components."""
+        """Return the total and the components of readings whose windows overlap."""
         wholes = [reading for reading in readings if reading.is_whole]
         parts = [reading for reading in readings if not reading.is_whole] if wholes else readings
         components = self._components(parts)
@@ -138,7 +138,7 @@ class _Host:
     # Readings of the whole host
 
     def _contained(self, component: Component, hosts: Sequence[Reading], parts: Sequence[Reading]) -> EnergyRange:
-        """Return the energy of a host that some processes read whole, while others read parts of it."""
+        """Return the energy of a component that some processes read for the whole host, and others for parts of it."""
         limit_w = self.boards().total_w if component == "gpu" and len(hosts) > 1 else None
         counter = self._counter("attribution.host_counted", hosts, limit_w)
         if not parts:
@@ -165,7 +165,7 @@ class _Host:
         total: EnergyRange,
         components: dict[Component, EnergyRange],
     ) -> tuple[EnergyRange, dict[Component, EnergyRange]]:
-        """Return the energy of a host that some processes read in one figure, without components."""
+        """Return total and components of a host if some processes (`wholes`) have a total without components."""
         hosts = [reading for reading in wholes if reading.scope == "host"]
         others = [reading for reading in wholes if reading.scope != "host"]
         if hosts:
@@ -188,7 +188,7 @@ class _Host:
             return own, {"rest": own}
         if all(reading.scope == "process" for reading in [*wholes, *parts]):
             return added([total, own]), {**components, "rest": own}
-        # A total of unknown scope may contain what other processes read.
+        # A total of unknown scope may contain the energies that other processes read.
         self.found.open_scopes.add("rest")
         both = EnergyRange(max(total.low_j, own.low_j), total.high_j + own.high_j, None)
         return both, {**components, "rest": EnergyRange(0.0, own.high_j, None)}
@@ -196,7 +196,7 @@ class _Host:
     # Readings of devices and of processes
 
     def _devices(self, readings: Sequence[Reading]) -> EnergyRange:
-        """Return the energy of GPUs that are identified, each counted once."""
+        """Return the energy of identified GPUs, each GPU counted once."""
         by_index = [reading for reading in readings if reading.is_by_index]
         if by_index and len(by_index) < len(readings):
             return self._devices_of_two_kinds(readings)
@@ -227,7 +227,7 @@ class _Host:
     def _devices_of_two_kinds(self, readings: Sequence[Reading]) -> EnergyRange:
         """Return the energy of GPUs if some are known by UUID, and others by index only.
 
-        A process that names both shows which index is which UUID.
+        A process that names a GPU by UUID and index shows which index belongs to which UUID.
         """
         uuids = {reading.index: reading.sensors for reading in readings if not reading.is_by_index}
         found = [
@@ -250,8 +250,8 @@ class _Host:
         if len(sets) == 1:
             tolerance = SAME_INDEX if readings[0].is_by_index else SAME_COUNTER
             return self._counter(code_of_gpu(readings), readings, readings[0].limit_w, tolerance)
-        # Some readings are one figure for several GPUs. The largest set of GPUs contains the other sets, or the sets
-        # overlap in part.
+        # Some readings are one figure for several GPUs. Either the largest set of GPUs contains all other sets, or the
+        # sets overlap in part.
         largest = max(sets, key=len)
         outer = [reading for reading in readings if reading.sensors == largest]
         if all(set(own) <= set(largest) for own in sets):
@@ -265,7 +265,10 @@ class _Host:
         return EnergyRange(least_energy(readings), math.fsum(reading.energy_j for reading in readings), None)
 
     def _with_shares(self, known: EnergyRange, devices: Sequence[Reading], shares: Sequence[Reading]) -> EnergyRange:
-        """Add the shares of processes; a share of a GPU that another process read whole is within that reading."""
+        """Return the energy of GPUs and shares of processes together.
+
+        A reading of a whole GPU contains the shares of this GPU.
+        """
         total_j = math.fsum(reading.energy_j for reading in shares)
         own = exactly(total_j, basis_of(shares))
         for same in by_sensors([reading for reading in shares if reading.sensors]):
@@ -305,7 +308,7 @@ class _Host:
     # Readings of unknown scope
 
     def _constant(self, readings: Sequence[Reading]) -> EnergyRange | None:
-        """Return the energy if each process adds one constant power of a model; None if the powers are no constant."""
+        """Return the energy if all processes state the same constant power of a power model; None if powers differ."""
         powers = [reading.stated_w for reading in readings]
         known = [power for power in powers if power]
         if len(known) < len(powers) or max(known) - min(known) > _SAME_CONSTANT * max(known):
@@ -346,7 +349,7 @@ class _Host:
     def _limited(
         self, plausible: EnergyRange, known: EnergyRange, unknown: Sequence[Reading], readings: Sequence[Reading]
     ) -> EnergyRange:
-        """Return the range within the power limits of the boards that the host is stated to have."""
+        """Return the range, limited by the power that the stated boards of the host can draw."""
         boards = self.boards()
         if boards.total_w is None or not (seconds := union_sec([reading.window for reading in readings])):
             return plausible
@@ -362,7 +365,7 @@ class _Host:
         if counted.agrees:
             limited = EnergyRange(limited.low_j, max(limited.high_j, counted.high_j), None)
             if boards.needs_all(unknown) and counted.point_j is not None:
-                # Each single reading needs all boards of the host.
+                # Each single reading needs all boards, so each process read the whole host.
                 limited = EnergyRange(
                     max(counted.low_j, known.low_j),
                     max(counted.high_j, known.low_j),
@@ -377,12 +380,12 @@ class _Host:
     def _with_module(
         self, total: EnergyRange, components: dict[Component, EnergyRange], readings: Sequence[Reading]
     ) -> EnergyRange:
-        """Return the total. Its lower bound leaves out CPU and memory energy that the module's sensor may include."""
+        """Return the total. The lower bound leaves out CPU and memory energy that the GPU sensor may include."""
         gpu = components.get("gpu", ZERO)
         others = added(part for component, part in components.items() if component in ("cpu", "ram"))
         if not self.has_module or not gpu.high_j or not others.high_j:
             return total
-        # The CPU and the memory used at most the energy that the sensor of the module read.
+        # The GPU sensor of the module includes at most its own energy, so no more energy can be counted twice.
         common = min(others.high_j, gpu.high_j)
         self.found.module_j += common
         self.found.module_processes.update(
@@ -395,19 +398,20 @@ class _Host:
     # Notes
 
     def _contradiction(self, message: str, readings: Sequence[Reading], *kept: EnergyRange) -> EnergyRange:
-        """Note that no explanation of readings remains: their energy is between the largest reading and the sum.
+        """Note that readings contradict each other, and return a range from their least energy to their sum.
 
         Args:
-            message: Why none remains.
-            readings: The readings.
-            kept: Ranges of readings that are explained among themselves; without any, all readings count.
+            message: Text of the finding.
+            readings: The readings that contradict each other.
+            kept: Energies of groups of these readings. Their sum is the upper bound. By default, the upper bound is
+                the sum of the readings without copies.
         """
         self.found.contradictions.append((message, processes_of(readings)))
         high = math.fsum(one.high_j for one in kept or [exactly(reading.energy_j) for reading in distinct(readings)])
         return EnergyRange(min(least_energy(readings), high), high, None)
 
     def _quietly(self, explain: Callable[[], EnergyRange]) -> EnergyRange:
-        """Explain readings that a larger reading contains, without keeping notes about them."""
+        """Return the result of `explain` without its notes in `found`, for readings that a larger reading contains."""
         found, self.found = self.found, HostEnergy()
         try:
             return explain()

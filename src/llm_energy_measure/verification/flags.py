@@ -11,12 +11,15 @@ _IDENTITY_CODES = ("identity.repeated_gpu", "identity.unnamed_gpu", "identity.mi
 
 
 def temporal_overlap_verified(outcomes: Mapping[str, Outcome]) -> bool:
-    """Return True if each process overlaps in time with its neighbour by at least half of the shorter run."""
+    """Return True if each process overlaps the process that started next by at least half of the shorter run.
+
+    Return False for a single process, and if the times are unknown.
+    """
     return outcomes["time.short_overlap"] == "passed"
 
 
 def gpu_attribution_verified(outcomes: Mapping[str, Outcome]) -> bool:
-    """Return True if each process names a GPU of its own, and no check proves that a joule was counted twice."""
+    """Return True if each process names its own GPU, no GPU is a MIG slice, and no check proves a double count."""
     are_named = all(outcomes[code] == "passed" for code in _IDENTITY_CODES)
     return are_named and all(outcomes[code] != "failed" for code in DOUBLE_COUNT_CODES)
 
@@ -26,7 +29,7 @@ def flag_warnings(findings: Sequence[Finding], num_processes: int) -> Iterator[s
 
     Args:
         findings: Findings of the experiment that did not pass.
-        num_processes: Number of processes. A single process needs no reason for its overlap flag.
+        num_processes: Number of processes. For a single process, no sentence is about the overlap flag.
     """
     by_code = {finding.code: finding for finding in findings}
     yield from (finding.message for finding in findings if finding.code in _IDENTITY_CODES)

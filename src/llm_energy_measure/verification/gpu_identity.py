@@ -1,6 +1,7 @@
-"""Identity of GPUs: whether each process names its GPU, and whether processes that overlap in time name different ones.
+"""Identity of GPUs: each process names its GPU, and processes that overlap in time name different GPUs.
 
-These checks compare names alone, as the tool of the format does. They say nothing about what the readings cover.
+These checks compare only names, as the tool that defined the file format does. They do not check which hardware the
+readings cover.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from llm_energy_measure.verification.readings import parts_of
 
 
 def check_gpu_identity(evidence: Evidence) -> Iterator[Finding]:
-    """Check that each process names its GPU, that overlapping processes name different GPUs, and for MIG slices.
+    """Check that each process names its GPU, that GPUs of overlapping processes differ, and that no GPU is a MIG slice.
 
     Yields one finding per repeated GPU. Records without a host count as records of one host.
     """
@@ -56,7 +57,7 @@ def _is_on_slice(process: Process) -> bool:
 
 
 def _repeated(processes: Sequence[Process]) -> dict[str, set[int]]:
-    """Return the processes of one host that overlap in time and name the same GPU, by name of the GPU."""
+    """Return, by GPU name, the indices of the processes of one host that overlap in time and name the same GPU."""
     repeated: dict[str, set[int]] = {}
     if len(processes) == 1:
         return repeated
@@ -64,7 +65,7 @@ def _repeated(processes: Sequence[Process]) -> dict[str, set[int]]:
     by_id: dict[str | int, list[Process]] = {}
     for process in processes:
         for gpu in process.gpus:
-            # UUIDs decide if all GPUs have one, because some tools count the GPUs of each process from index 0.
+            # If all GPUs have a UUID, the index is ignored: some tools number the GPUs of each process from 0.
             for name in {gpu.uuid} if have_uuids else {gpu.uuid, gpu.index}:
                 if name is not None:
                     by_id.setdefault(name, []).append(process)
@@ -123,13 +124,13 @@ def _is_incomparable(gpus: Sequence[Gpu]) -> bool:
 
 
 def _lacks_name(process: Process, processes: Sequence[Process]) -> bool:
-    """Return True if a process read GPUs, of any scope, and does not name them."""
+    """Return True if a process read GPUs and does not name them."""
     if all(gpu.name is not None for gpu in process.gpus):
         return False
     energy = process.energy
     if energy.total_energy_j is not None:
         gpu_j, cpu_j, ram_j, rest_j = parts_of(energy)
-        # A process that read no GPU has none to name. Some tools write 0 J for an unknown energy of a GPU.
+        # A process that read no GPU needs no name of a GPU. Some tools write 0 J for an unknown GPU energy.
         has_others = energy.gpu_energy_j is None and (
             energy.cpu_energy_j is not None or energy.ram_energy_j is not None
         )

@@ -14,9 +14,9 @@ from llm_energy_measure.verification.boards import BoardModel, boards_named, par
 from llm_energy_measure.verification.tools import tool_scope
 
 UNCERTAIN = "it is not known whether each process works on all GPUs of a model, or on one of them"
-"""Why a process can have fewer boards than are assumed."""
+"""Reason why the number of boards of a process is only an upper limit."""
 
-# Names of the number of GPUs of one model in a configuration.
+# Settings whose product is the number of GPUs that run one model.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
 _TWO = 2
 _HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
@@ -26,7 +26,7 @@ class OwnBoards(Struct, frozen=True, gc=False):
     """The boards of one process.
 
     Attributes:
-        sensor: Identity of their sensors together; None if unknown.
+        sensor: Text that identifies the sensors of all these boards; None if unknown.
         number: Number of boards.
         limit_w: Greatest power of the boards together, in watts; None if unknown.
         is_certain: Whether the number is exact. If not, it is the largest possible number.
@@ -42,7 +42,7 @@ class Gpu(Struct, frozen=True, gc=False):
     """One GPU or MIG slice, as a record names it.
 
     Attributes:
-        sensor: Identity of its sensor within its host; None if the record does not identify the GPU.
+        sensor: Identity of its power sensor, unique within the host; None if the record does not identify the GPU.
         name: Identity of the GPU: its UUID, else its index; None if both are unknown.
         is_shared: Whether other GPUs or slices have the same sensor.
         knows_sensor: Whether the record shows which GPUs share the sensor. False for a slice or die whose board is not
@@ -70,9 +70,9 @@ class Gpu(Struct, frozen=True, gc=False):
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
     """Return the GPUs that a process measured: the listed devices, else the GPU of the record.
 
-    Listed devices without index, UUID and energy are the boards of the host, and not those that the process measured,
-    unless the scope is `device`. With the scope `host`, devices that have an energy, but no index and no UUID, are also
-    the boards of the host.
+    If no listed device has an index, a UUID or an energy, the devices are the boards of the host, and not the GPUs that
+    the process measured. With the scope `host`, devices with an energy but without index and UUID are also the boards
+    of the host. With the scope `device`, listed devices are always those that the process measured.
     """
     devices = record.energy_metrics.devices
     if devices and not _are_of_host(record, devices):
@@ -87,7 +87,7 @@ def _listed(record: RawProcessResult, device: DeviceEnergy) -> Gpu:
 
 
 @lru_cache(maxsize=4096)
-def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float | None, is_slice: bool) -> Gpu:  # noqa: FBT001 - the cache hashes positions faster
+def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float | None, is_slice: bool) -> Gpu:  # noqa: FBT001 - lru_cache is faster with positional arguments
     model = model_of(board)
     limit = limit_w or (model.proven_limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
@@ -95,7 +95,7 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     # NVML gives no power and no energy of a MIG slice, so tools read the whole GPU.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
-        # The index can number the GPU, or the slice on the GPU.
+        # The index is either that of the GPU, or that of the slice on the GPU.
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
         knows_sensor = parent is not None
         is_by_index = parent is None and index is not None
@@ -149,9 +149,9 @@ class StatedBoards(Struct, frozen=True, gc=False):
 def host_boards(record: RawProcessResult) -> StatedBoards | None:
     """Return all boards of the host of a process; None if the record doesn't state them.
 
-    A record states them by a name such as `4 x A40`. Devices without any identity are boards that the process knows of;
-    they are all boards of the host if the tool lists all boards. The name `1 x A40`
-    states only the board that the process used, and not how many boards the host has.
+    A record states all boards by a name such as `4 x A40`, or by listed devices without index and UUID if the tool is
+    documented to list all boards of the host. The name `1 x A40` states only the board that the process used, and not
+    the number of boards of the host.
     """
     devices = record.energy_metrics.devices
     tool = tool_scope(record.origin)
@@ -178,7 +178,7 @@ def host_boards(record: RawProcessResult) -> StatedBoards | None:
 
 
 def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
-    """Return the boards of a process: the listed ones, or the number of boards that its configuration states."""
+    """Return the boards of a process: its listed GPUs, or one GPU times the number in its configuration."""
     if len(gpus) == 1:
         [gpu] = gpus
         count, is_least = configured_gpus(record)
@@ -195,9 +195,9 @@ def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
 def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
     """Return the number of GPUs of one process from its configuration, and whether this number is exact.
 
-    The number is 1 if the configuration states no other one. A list of GPUs names the GPUs of all processes. If the
-    configuration states the number of GPUs of a model, each process may hold a whole model or a part of one. The number
-    is then the largest possible one.
+    The number is 1 if the configuration states no number. The setting `gpu_list` has the GPUs of all processes. If the
+    configuration states the number of GPUs of a model, a process may run the whole model or a part of the model. The
+    returned number is then the largest possible number.
     """
     config = record.effective_config
     if config.keys().isdisjoint(_HINTS):

@@ -14,7 +14,7 @@ _EDGES = attrgetter("window.start", "window.end", "process")
 
 
 def by_time(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """Groups of readings, so that windows of different groups don't overlap."""
+    """Return groups of readings, so that windows of different groups don't overlap; one group if times are unknown."""
     if len({reading.process for reading in readings}) <= 1 or not are_comparable([one.window for one in readings]):
         return [list(readings)]
     groups: list[list[Reading]] = []
@@ -36,7 +36,7 @@ def processes_of(readings: Iterable[Reading]) -> tuple[int, ...]:
 def by_scope(
     component: Component, readings: Iterable[Reading]
 ) -> tuple[list[Reading], list[Reading], list[Reading], list[Reading]]:
-    """Readings of the host, of identified GPUs, of processes, and of unknown hardware."""
+    """Return the readings by scope: of the host, of identified GPUs, shares of processes, and of unknown hardware."""
     hosts: list[Reading] = []
     devices: list[Reading] = []
     shares: list[Reading] = []
@@ -54,7 +54,10 @@ def by_scope(
 
 
 def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Reading], list[Reading], list[Reading]]:
-    """Parts within the windows of readings of a host, outside of them, and partly outside."""
+    """Return the parts whose windows are inside the windows of host readings, outside of them, and partly inside.
+
+    If the times can't be compared, all parts count as inside.
+    """
     if not are_comparable([reading.window for reading in (*hosts, *parts)]):
         return list(parts), [], []
     merged: list[tuple[float, float]] = []
@@ -63,7 +66,7 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
             merged.append((start, end))
-    # The window of the host is anywhere in its run, and can miss a part of an exact window.
+    # The exact place of the host's window in its run is unknown, so the window can miss a part of an exact window.
     is_within_runs = all(
         (reading.window.shortest_sec or math.inf) < 0.9 * (reading.window.end - reading.window.start)
         for reading in hosts
@@ -73,7 +76,7 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
         start, end = part.window.start, part.window.end
         common = math.fsum(max(0.0, min(end, until) - max(start, since)) for since, until in merged)
         outside = (end - start) - common
-        # Windows whose edges differ by less than the jitter count as equal.
+        # Processes of one run start and end at slightly different times, so 2 % of a window may be outside.
         place = 0 if outside <= 0.02 * (end - start) else 1 if common <= 0 else 2
         if place == 0 and part.window.is_exact and is_within_runs:
             place = 2
@@ -82,7 +85,7 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
 
 
 def by_sensors(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """Readings in groups that share a sensor."""
+    """Return the readings in groups. Readings that share a sensor, directly or through others, are in one group."""
     groups: list[tuple[set[str | int], list[Reading]]] = []
     of_sensor: dict[str | int, int] = {}
     for reading in readings:
@@ -105,14 +108,19 @@ def by_sensors(readings: Sequence[Reading]) -> list[list[Reading]]:
 
 
 def code_of_gpu(readings: Sequence[Reading]) -> str:
-    """Return the code of the finding that one sensor was read several times: for one GPU, or for GPUs that share it."""
+    """Return the code of the finding that several readings are of one GPU, or of GPUs that share a sensor."""
     if any(reading.is_shared for reading in readings) and len({reading.gpu for reading in readings}) > 1:
         return "attribution.shared_sensor"
     return "attribution.repeated_gpu"
 
 
 def basis_of(readings: Sequence[Reading], unknown: str = "") -> frozenset[str]:
-    """Return the reasons for the scope of readings, if the records do not state it."""
+    """Return the reasons for the scopes of readings; no reason for a scope that the record states.
+
+    Args:
+        readings: The readings.
+        unknown: Reason for readings of unknown scope; empty for no reason.
+    """
     return _basis(frozenset([reading.source for reading in readings]), unknown)
 
 

@@ -1,4 +1,4 @@
-"""The explained energy of each host, the evidence that determines it, and the evidence that is missing."""
+"""The attributed energy of each host, the facts that determine this energy, and the facts that are missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_energy_measure.verification.ranges import ZERO, EnergyRange
 from llm_energy_measure.verification.readings import Component, Reading
 
 OVER_COUNT = 0.98
-"""Fraction of the plain sum below which the greatest possible energy proves that some energy is counted twice."""
+"""If the greatest possible energy is below this fraction of the plain sum, some energy is counted twice."""
 
 
 class DoubleCount(Struct, frozen=True, kw_only=True):
@@ -39,18 +39,19 @@ class DoubleCount(Struct, frozen=True, kw_only=True):
 
 
 class HostEnergy(Struct, kw_only=True):
-    """The energy of one host, the evidence that decides it, and the evidence that is missing.
+    """The energy of one host, the facts that determine this energy, and the facts that are missing.
 
     Attributes:
         total: Energy of the host.
         components: Energy of each component of the host that a process read.
         double_counts: Readings that contain the same joules.
-        contradictions: Each contradiction in the evidence, as a sentence with the processes.
+        contradictions: Contradictions between readings: a sentence and the processes of each.
         open_scopes: Components that several processes read with an unknown scope.
         open_parts: Processes that read parts of boards, if no record identifies the boards.
         mixed_names: Processes that name their GPUs in different ways: by UUID, and by index only.
-        open_windows: Processes whose windows don't decide how much energy is common.
-        near_limit: Power of the readings and the limit, in watts, if sensor error can explain the excess.
+        open_windows: Processes whose windows don't show how much energy several readings contain.
+        near_limit: Power of the readings and limit of the boards, in watts, if the power is above the limit and sensor
+            error can explain this; else None.
         excessive_shares: Processes whose shares are more than their board can draw, with the power, the limit, and
             whether only an index identifies the board.
         module_j: Energy of CPUs and memory that the sensor of a module may have counted too, in joules.
@@ -79,7 +80,7 @@ class HostEnergy(Struct, kw_only=True):
         limit_w: float | None = None,
         found_w: float | None = None,
     ) -> None:
-        """Note that readings contain the same joules, if that is proven."""
+        """Add a `DoubleCount`, if `kept` proves that the readings contain the same joules."""
         plain_j = math.fsum(reading.energy_j for reading in readings)
         if kept.high_j < OVER_COUNT * plain_j:
             self.double_counts.append(
@@ -99,8 +100,8 @@ class Explained(Struct, frozen=True):
     """The energy of an experiment under one division into hosts.
 
     Attributes:
-        hosts: The division.
-        total: All energy.
+        hosts: The division into hosts.
+        total: Energy of the experiment.
         components: Energy of each component that was read.
         by_host: The energy of each host; None for hosts whose readings share no joule.
     """

@@ -1,7 +1,7 @@
-"""Find the processes that ran on one host. If the records do not show it, several divisions are possible.
+"""Divisions of the processes into hosts. If the records do not show the hosts, several divisions are possible.
 
 Evidence, from strongest to weakest: an equal boot id, an equal GPU UUID, an equal hostname (unless the boot ids
-differ), an equal node of the launcher, local ranks. Processes without any of these may have run on any number of hosts.
+differ), an equal node of the launcher, local ranks. Processes without these facts may have run on any number of hosts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.verification.processes import Process, boot_of
 
 Hosts = tuple[tuple[int, ...], ...]
-"""A division of the processes into hosts: for each host, the positions of its processes."""
+"""A division of the processes into hosts: for each host, the positions of its processes in the list of processes."""
 
 _TWO = 2
 MAX_TRIED = 16
@@ -25,14 +25,15 @@ MAX_TRIED = 16
 
 
 class Division(Struct, frozen=True, kw_only=True):
-    """The hosts of an experiment, as far as they are known.
+    """The possible divisions of processes into hosts.
 
     Attributes:
         coarsest: The division into the fewest hosts that the records admit.
         finest: The division into the most hosts; equal to `coarsest` if the hosts are known.
         between: The other divisions that are considered.
-        basis: Reason of the division, if it is not a fact about each process: `one_host`,
-            `local_rank` or `assumed`.
+        known: The known hosts with their processes, if the hosts of only some processes are known.
+        floating: Groups of processes whose host is unknown, if other hosts are known. Each group is on one host.
+        basis: Reason of the division, unless each process has a known host: `one_host`, `local_rank` or `assumed`.
     """
 
     coarsest: Hosts
@@ -54,7 +55,7 @@ def division_of(processes: Sequence[Process], assumed: int | None = None, *, one
     Args:
         processes: Processes, by process index.
         assumed: Number of hosts that the user states, for processes whose host is unknown.
-        one_host: Whether processes without any fact about their host ran on one host, as the user implies.
+        one_host: Whether processes of unknown host ran on one host. Used if the user states the boards of the host.
     """
     records = [process.record for process in processes]
     if len(records) == 1:
@@ -80,12 +81,13 @@ def _certain(groups: Sequence[tuple[int, ...]]) -> Division:
 def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]], list[bool]]:
     """Return groups of processes that share a host, and whether the host of each group is known.
 
-    Hosts are known to differ by facts of one kind: a host that has only a boot id can be one that has only a name.
+    Only facts of one kind show that hosts differ: a group with only a boot id can be on the same host as a group with
+    only a hostname.
     """
     names = {record.host for record in records}
     boots = {boot_of(record) for record in records}
     if None not in names and len(boots) == 1 and (len(names) == 1 or None in boots):
-        # Most experiments: each process has a hostname, and no boot id joins or separates them.
+        # Fast path for most experiments: each process has a hostname, and no boot id joins or separates hosts.
         by_name: dict[str | None, list[int]] = {}
         for position, record in enumerate(records):
             by_name.setdefault(record.host, []).append(position)
@@ -118,7 +120,7 @@ def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]],
 
 
 def _facts(record: RawProcessResult, several: set[str]) -> Iterator[tuple[str, str]]:
-    """Return the facts that are equal for all processes of one host."""
+    """Yield the facts that identify the host of a process. Processes with an equal fact are on one host."""
     boot = boot_of(record)
     if boot is not None:
         yield "boot", boot
@@ -131,7 +133,7 @@ def _facts(record: RawProcessResult, several: set[str]) -> Iterator[tuple[str, s
 
 
 def _names_of_several_boots(records: Sequence[RawProcessResult]) -> set[str]:
-    """Return the hostnames of several machines: those with two boot ids."""
+    """Return the hostnames that occur with two or more boot ids. Several machines can have this name."""
     boots: dict[str, set[str]] = {}
     for record in records:
         boot = boot_of(record)
@@ -155,7 +157,7 @@ def _uuids(record: RawProcessResult) -> Iterator[str]:
 
 
 def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[int, ...]]) -> Division | None:
-    """Return the division by local ranks: processes with distinct ranks may share a host, and equal ranks may not."""
+    """Return the division by local ranks, which are distinct on each host; None if a process has no local rank."""
     ranks = [record.launcher.local_rank if record.launcher is not None else None for record in records]
     local = [rank for rank in ranks if rank is not None]
     if len(local) < len(ranks):
@@ -170,7 +172,7 @@ def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[i
 
 
 def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Iterator[Hosts]:
-    """Return the divisions in which a launcher assigns these local ranks."""
+    """Yield the divisions for which a launcher assigns these local ranks."""
     size = _world_size(records)
     if len(set(local)) == len(local) and size == len(records):
         yield (tuple(range(len(records))),)
@@ -178,7 +180,7 @@ def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Itera
     by_first: dict[int, list[int]] = {}
     for position, (record, rank) in enumerate(zip(records, local, strict=True)):
         by_first.setdefault(record.process_index - rank, []).append(position)
-    # Consecutive ranks on each host: the ranks between the first and the last of a host are all its own.
+    # Block distribution: each host has consecutive ranks, so the ranks of two hosts do not interleave.
     ends = sorted((first, max(records[at].process_index for at in own)) for first, own in by_first.items())
     if all(end < start for (_, end), (start, _) in pairwise(ends)):
         yield tuple(tuple(own) for own in by_first.values())
@@ -191,7 +193,7 @@ def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Itera
 
 
 def _in_turn(ranks: Sequence[int], number: int) -> Hosts:
-    """Divide ranks into this number of hosts, assigned in turn."""
+    """Return a division of ranks into this number of hosts, assigned in turn (cyclic distribution)."""
     turns: dict[int, list[int]] = {}
     for position, rank in enumerate(ranks):
         turns.setdefault(rank % number, []).append(position)
@@ -199,7 +201,7 @@ def _in_turn(ranks: Sequence[int], number: int) -> Hosts:
 
 
 def _distinct_ranks(local: Sequence[int]) -> Hosts:
-    """Divide processes into the fewest hosts on which each local rank is distinct."""
+    """Return the division into the fewest hosts on which each local rank is distinct."""
     hosts: list[list[int]] = []
     seen: dict[int, int] = {}
     for position, rank in enumerate(local):
@@ -212,7 +214,7 @@ def _distinct_ranks(local: Sequence[int]) -> Hosts:
 
 
 def _coarser(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> Hosts:
-    """Return hosts that keep each group of processes together."""
+    """Return the division after joining hosts, so that each group of processes is on one host."""
     host_of = {position: number for number, own in enumerate(hosts) for position in own}
     for group in groups:
         joined = {host_of[position] for position in group}
@@ -225,7 +227,9 @@ def _coarser(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> Hosts:
 
 @lru_cache(maxsize=16)
 def _open(ranks: tuple[int, ...], size: int, groups: Hosts) -> Division:
-    """Return a division for each number of hosts that divides the number of ranks: in blocks, or in turn.
+    """Return the possible divisions if no record shows the hosts.
+
+    Each number of hosts that divides the number of ranks gives two divisions: ranks in blocks, and ranks in turn.
 
     The experiments of a sweep have equal ranks; the cache saves 12 % of the time of attribution.
     """
@@ -244,9 +248,9 @@ def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
 
 
 def _world_size(records: Sequence[RawProcessResult]) -> int:
-    """Return the number of ranks that the experiment had: the recorded number, or the highest index and one.
+    """Return the number of ranks of the experiment: the recorded number, or the highest index plus one.
 
-    An index of twice the number of records or more does not count as a rank.
+    An index that is at least twice the number of records does not count as a rank.
     """
     number = len(records)
     highest = max(record.process_index for record in records)
@@ -254,7 +258,7 @@ def _world_size(records: Sequence[RawProcessResult]) -> int:
 
 
 def _blocks(ranks: Sequence[int], size: int, number: int) -> Hosts:
-    """Divide ranks into this number of hosts of equal size, each with consecutive ranks."""
+    """Return a division of ranks into this number of hosts of equal size, each with consecutive ranks."""
     blocks: dict[int, list[int]] = {}
     for position, rank in enumerate(ranks):
         blocks.setdefault(rank * number // size, []).append(position)
@@ -268,7 +272,7 @@ def _ranks(records: Sequence[RawProcessResult]) -> tuple[int, ...]:
 
 
 def _mixed(groups: Sequence[tuple[int, ...]], named: Sequence[bool]) -> Division:
-    """Return a division with known hosts. The other processes may be on any of them, or on other hosts."""
+    """Return the divisions if some hosts are known. Other processes may be on any known host, or on other hosts."""
     known = tuple(group for group, is_known in zip(groups, named, strict=True) if is_known)
     floating = tuple(group for group, is_known in zip(groups, named, strict=True) if not is_known)
     others = tuple(position for group in floating for position in group)

@@ -1,8 +1,8 @@
 """Energy of one counter that several processes read, each over its own window.
 
-The counter's cumulative energy is unknown at the edges of the windows. Each reading states its increase over one
-window. Between two neighbouring edges it increases by at least 0 and at most by a power cap times the time. The bounds
-are the least and the greatest energy under these difference constraints.
+The value of the counter is unknown at the starts and ends of the windows (the edges). Each reading is the increase of
+the counter over one window. Between two neighbouring edges, the counter increases by at least 0 and at most by a power
+cap times the time. The bounds are the least and the greatest increase under these difference constraints.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from llm_energy_measure.verification.energy_windows import Window
 from llm_energy_measure.verification.readings import Reading
 
 SAME_COUNTER = 0.25
-"""Fraction by which readings of one known counter may differ from its energy; beyond it, they contradict each other."""
+"""Fraction by which readings may differ from the energy of their counter. Larger differences are a contradiction."""
 
 SAME_INDEX = 0.125
-"""Like `SAME_COUNTER`, if only an index identifies the counter: some tools restart the index in each process."""
+"""Like `SAME_COUNTER`, if only an index identifies the GPU: some tools number the GPUs of each process from 0."""
 
 CAP_FACTOR = 3.0
 """Assumed maximum power, as a multiple of the mean power of a reading. Used if no power limit is known."""
@@ -35,11 +35,12 @@ _NEARLY_EQUAL = 0.8
 # The mean power is extended to the union of the windows only if the union is at most this multiple of the longest
 # window.
 _SHORT_UNION = 1.05
-# Runs start together if their starts differ by at most this fraction of the shortest one.
+# Runs start together if their starts differ by at most this fraction of the shortest run.
 _SAME_START = 0.05
-# Tolerances that are tried, in order, until the readings of one counter fit together.
+# Tolerances that are tried, in order, until the readings of one counter are consistent.
 _TOLERANCES = (0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.125, 0.16, 0.2, 0.25)
-# Bellman-Ford takes the square of the number of edges: more windows than these get wider bounds at a lower cost.
+# The cost of Bellman-Ford grows with the square of the number of edges. With more windows than this number, the bounds
+# are wider and cheaper.
 _MAX_WINDOWS = 48
 _EDGES = attrgetter("start", "end")
 
@@ -50,8 +51,8 @@ class Counted(Struct, frozen=True, gc=False):
     Attributes:
         low_j: Least energy, in joules.
         high_j: Greatest energy, in joules.
-        point_j: Best estimate, in joules; None if the windows don't decide.
-        basis: Reason of the estimate; empty if nothing is estimated.
+        point_j: Best estimate, in joules; None if the windows don't allow an estimate.
+        basis: Reason of the estimate; empty without an estimate.
         agrees: Whether the readings can be of one counter.
     """
 
@@ -63,11 +64,11 @@ class Counted(Struct, frozen=True, gc=False):
 
 
 def count_once(readings: Sequence[Reading], limit_w: float | None = None, tolerance: float = SAME_COUNTER) -> Counted:
-    """Return the energy of one counter over the union of the windows.
+    """Return the energy of one counter over the union of the windows of its readings.
 
     Args:
         readings: At least one reading of the counter.
-        limit_w: Greatest power of what the counter covers, in watts; None if unknown.
+        limit_w: Greatest power of the hardware that the counter measures, in watts; None if unknown.
         tolerance: Fraction by which a reading may differ from the energy of the counter.
     """
     readings = distinct(readings)
@@ -99,7 +100,7 @@ def count_once(readings: Sequence[Reading], limit_w: float | None = None, tolera
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
-    """Return readings without copies: the same energy over the same window is one reading of one counter."""
+    """Return readings without copies. Readings of equal energy and window are copies of one reading."""
     if len({reading.energy_j for reading in readings}) == len(readings):
         return list(readings)
     by_key: dict[tuple[float | None, ...], Reading] = {}
@@ -114,13 +115,16 @@ def distinct(readings: Sequence[Reading]) -> list[Reading]:
 def _of_equal_windows(
     spans: Sequence[tuple[float, float]], energies: Sequence[float], union: float, cap_w: float, tolerance: float
 ) -> Counted | None:
-    """Return the bounds if each window is nearly the union: each reading lacks only the energy of a short time."""
+    """Return the bounds if each window is nearly the union; None if the readings contradict each other.
+
+    Each reading then lacks only the energy of a short time: the part of the union outside its window.
+    """
     largest = max(energies)
     remainders = [cap_w * (union - (end - start)) for start, end in spans]
     needed = max((largest - own - more) / (largest + own) for own, more in zip(energies, remainders, strict=True))
     if needed > tolerance:
         return None
-    # Twice the tolerance that is needed: the bounds then span the readings.
+    # With the needed tolerance, both bounds are equal. Twice this tolerance gives a range of plausible energies.
     slack = max(0.0, 2 * needed)
     low = largest * (1 - slack)
     high = min(own * (1 + slack) + more for own, more in zip(energies, remainders, strict=True))
@@ -136,8 +140,8 @@ def _estimate(
 ) -> float | None:
     """Return an estimate within the bounds, in joules; None if the windows don't allow one.
 
-    If the windows nearly cover their union, their mean power is extended to it. Otherwise, each time has the mean power
-    of the windows that contain it, and the estimate has to be near to both bounds.
+    If some windows nearly cover the union, their mean power is extended to the union. Otherwise, the power at each
+    instant is the mean power of the windows that contain the instant, and the estimate has to be near both bounds.
     """
     union = max(end for _, end in spans) - min(start for start, _ in spans)
     whole = [
@@ -152,7 +156,10 @@ def _estimate(
 
 
 def _at_mean_power(spans: Sequence[tuple[float, float]], energies: Sequence[float]) -> float:
-    """Return the energy over the union of the windows, if each time has the mean power of its windows."""
+    """Return the energy over the union of the windows, in joules.
+
+    The power at each instant is the mean power of the windows that contain the instant.
+    """
     powers = [(start, end, energy / (end - start)) for (start, end), energy in zip(spans, energies, strict=True)]
     total = 0.0
     for start, end in pairwise(sorted({edge for span in spans for edge in span})):
@@ -164,7 +171,10 @@ def _at_mean_power(spans: Sequence[tuple[float, float]], energies: Sequence[floa
 def _of_overlapping_windows(
     spans: Sequence[tuple[float, float]], energies: Sequence[float], cap_w: float, tolerance: float
 ) -> Counted | None:
-    """Return the bounds by difference constraints, with the least tolerance that makes the readings consistent."""
+    """Return the bounds by difference constraints; None if the readings contradict each other.
+
+    The tolerance is twice the first one of `_TOLERANCES` with which the readings are consistent.
+    """
     edges = sorted({edge for span in spans for edge in span})
     segments = [
         (end - start, any(first <= start and end <= last for first, last in spans)) for start, end in pairwise(edges)
@@ -176,7 +186,7 @@ def _of_overlapping_windows(
             return None
         if _increase(segments, placed, cap_w, needed, greatest=True) is None:
             continue
-        # Twice the tolerance that is needed: the bounds then span the readings.
+        # With only the needed tolerance, the bounds can be equal. Twice this tolerance gives a plausible range.
         high = _increase(segments, placed, cap_w, 2 * needed, greatest=True)
         low = _increase(segments, placed, cap_w, 2 * needed, greatest=False)
         if low is None or high is None:
@@ -193,7 +203,7 @@ def _increase(
     *,
     greatest: bool,
 ) -> float | None:
-    """Return the least or greatest increase of the counter from the first to the last edge; None if there is none.
+    """Return the least or greatest increase of the counter from first to last edge, in joules; None if none fits.
 
     Source: difference constraints as shortest paths; Cormen et al., Introduction to Algorithms, section 22.4.
 
@@ -202,7 +212,7 @@ def _increase(
         readings: Index of the first and the last edge of each reading, and its energy in joules.
         cap_w: Greatest power, in watts.
         tolerance: Fraction by which a reading may differ from the increase.
-        greatest: Whether the greatest increase is wanted.
+        greatest: Whether to return the greatest increase, and not the least one.
     """
     constraints: list[tuple[int, int, float]] = []
     for index, (length, is_covered) in enumerate(segments):
@@ -211,7 +221,7 @@ def _increase(
         constraints += [(first, last, energy * (1 + tolerance)), (last, first, -energy * (1 - tolerance))]
     number = len(segments) + 1
     source, target = (0, number - 1) if greatest else (number - 1, 0)
-    # Rounding must not turn readings that fit exactly into a contradiction.
+    # Without this slack, rounding errors could make readings that agree exactly look contradictory.
     slack = 1e-9 * max(energy for _, _, energy in readings)
     distances = [math.inf] * number
     distances[source] = 0.0
@@ -227,11 +237,12 @@ def _increase(
 
 
 def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
-    """Return the range if windows are unknown: the least energy is the largest reading.
+    """Return the bounds if windows are unknown, or known only to be inside a run.
 
-    If the processes ran together, each other reading may add up to half of its energy. If they also started together,
-    the longest window contains the others, and the largest reading is the energy. If they did not, and the windows can
-    be much shorter than the runs, the windows may be separate.
+    The lower bound is the largest reading, or the greatest sum of readings of runs that don't overlap. If the processes
+    ran together, each other reading adds at most half of its energy. If they also started together, the longest window
+    contains the others, so the estimate is the lower bound. If they did not start together and the windows can be much
+    shorter than the runs, the windows can be separate, and the upper bound is the sum.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
@@ -247,7 +258,7 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
 
 
 def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_w: float | None) -> float:
-    """Return the greatest power of the counter, in watts."""
+    """Return the assumed greatest power of the counter, in watts; at least the mean power of each reading."""
     greatest = max(energy / (end - start) for energy, (start, end) in zip(energies, spans, strict=True))
     return max(limit_w, 1.25 * greatest) if limit_w is not None else CAP_FACTOR * greatest
 
@@ -255,8 +266,8 @@ def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_
 def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> float:
     """Return the least energy of readings that may cover the same hardware, in joules.
 
-    The energy is at least the greatest sum of readings that don't overlap in time. If a reading overlaps the others for
-    a part of its time, the reading adds at least its energy outside this part.
+    The energy is at least the greatest sum of readings that don't overlap in time. If a reading overlaps earlier
+    readings for a part of its window, the reading adds at least its energy outside this part.
     """
     if not are_comparable([reading.window for reading in readings]):
         return max([reading.energy_j for reading in readings])
@@ -274,14 +285,14 @@ def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> f
 
 
 def most_without_overlap(readings: Sequence[Reading]) -> float:
-    """Return the greatest energy of readings that don't overlap in time; of one reading if times are unknown."""
+    """Return the greatest sum of readings that don't overlap in time (J); the largest reading if times are unknown."""
     if not are_comparable([reading.window for reading in readings]):
         return max(reading.energy_j for reading in readings)
     return _most_without_overlap(readings)
 
 
 def _most_without_overlap(readings: Sequence[Reading]) -> float:
-    """Return the greatest energy of readings that don't overlap in time; their times are known.
+    """Return the greatest sum of readings that don't overlap in time, in joules. Their times must be known.
 
     Source: weighted interval scheduling; Kleinberg and Tardos, Algorithm Design (2005), section 6.1.
     """
@@ -298,7 +309,7 @@ def _most_without_overlap(readings: Sequence[Reading]) -> float:
 
 
 def union_sec(windows: Sequence[Window]) -> float | None:
-    """Return the length of the union of windows, or the most that it can be, in seconds; None if it is unknown."""
+    """Return the length of the union of windows in seconds, or an upper bound of the length; None if unknown."""
     if are_comparable(windows):
         total, until = 0.0, -math.inf
         for window in sorted(windows, key=_EDGES):
@@ -313,7 +324,7 @@ def union_sec(windows: Sequence[Window]) -> float | None:
 
 
 def ran_together(windows: Sequence[Window]) -> bool:
-    """Return True if each run overlaps the next one by at least half of the shorter run; False if unknown."""
+    """Return True if each run overlaps the next run by at least half of the shorter run; False if unknown."""
     runs = _runs(windows)
     if any(math.isnan(start) or math.isnan(end) for start, end, _ in runs):
         return False
@@ -326,7 +337,7 @@ def ran_together(windows: Sequence[Window]) -> bool:
 
 
 def can_be_separate(windows: Sequence[Window]) -> bool:
-    """Return True if two neighbouring windows may overlap by less than half, at some place within their runs."""
+    """Return True if two neighbouring windows, anywhere in their runs, can overlap by less than half of the shorter."""
     for (start, end, length), (later, last, other) in pairwise(_runs(windows)):
         least = min(start + length - (last - other), later + other - (end - length))
         if least < 0.5 * min(length, other):
@@ -335,7 +346,7 @@ def can_be_separate(windows: Sequence[Window]) -> bool:
 
 
 def _runs(windows: Sequence[Window]) -> list[tuple[float, float, float]]:
-    """Return the runs in the order of their starts: start, end and least length of the window. NaN if unknown."""
+    """Return start, end and least window length (s) of each run, sorted by start; NaN if unknown."""
     runs: list[tuple[float, float, float]] = []
     for window in windows:
         start, end = window.start, window.end
@@ -352,6 +363,6 @@ def are_comparable(windows: Sequence[Window]) -> bool:
 
 
 def are_separate(windows: Iterable[Window]) -> bool:
-    """Return True if no two windows overlap; the windows can be put in order."""
+    """Return True if no two windows overlap. The windows must be comparable; see `are_comparable`."""
     ordered = sorted(windows, key=_EDGES)
     return all(one.end <= other.start for one, other in pairwise(ordered))

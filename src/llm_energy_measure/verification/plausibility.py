@@ -19,7 +19,7 @@ SAMPLE_FACTOR = 2.0
 """Greatest ratio between one power sample and the mean power that energy and window imply."""
 
 SAMPLE_ERROR_FACTOR = 10.0
-"""A greater ratio is an error, because only a wrong unit explains it, and no load of a device."""
+"""Greatest ratio that is a warning. A greater ratio is an error, because only a wrong unit explains this ratio."""
 
 COMPONENT_TOLERANCE = 0.01
 """Greatest excess of the components over the total, as a fraction of the total."""
@@ -28,7 +28,7 @@ TOTAL_FACTOR = 10.0
 """Greatest ratio between a total and its components if GPU, CPU and memory energy are known."""
 
 PARTIAL_TOTAL_FACTOR = 900.0
-"""Greatest ratio if a component is unknown: below 1,000, the smallest factor between J, Wh and kWh."""
+"""Greatest ratio if a component is unknown. It is below 1,000, the smallest factor between two of J, Wh and kWh."""
 
 THROUGHPUT_TOLERANCE = 0.25
 """Greatest relative difference between a throughput and tokens / time: means of batches differ from means of a run."""
@@ -40,7 +40,7 @@ _MIN_PEERS = 3
 
 
 class _Problem(NamedTuple):
-    """A sentence, the expected and the found value, and the severity if it is not the one of the check."""
+    """A problem of one process. `severity` is None if it is the severity of the check."""
 
     message: str
     expected: float | None
@@ -51,7 +51,7 @@ class _Problem(NamedTuple):
 # A problem, or the reason why the check could not run, or None if it passed.
 _Judgement = _Problem | str | None
 _ABSENT = ""
-"""The reason if a record does not have the figures that a check compares."""
+"""The judgement if a record does not have the figures that a check compares."""
 
 
 def check_plausibility(evidence: Evidence) -> Iterator[Finding]:
@@ -230,7 +230,7 @@ def _all_throughputs(evidence: Evidence) -> list[_Judgement]:
 
 
 def _throughput(inference: InferenceMetrics, reported: float, time: float) -> _Judgement:
-    # Fast path for most records: if this rate is within half of the tolerance, the nearest rate is within all of it.
+    # Fast path for most records: if this rate is within half of the tolerance, the nearest one is within the tolerance.
     if abs((rate := inference.total_tokens / time) - reported) < THROUGHPUT_TOLERANCE / 2 * rate:
         return None
     # Tools count total, output or input tokens, so the nearest rate is compared.
@@ -270,7 +270,7 @@ def _tokens(inference: InferenceMetrics) -> _Judgement:
     return None
 
 
-# By code: the function that judges the processes, and the figures that it needs. Without them, the check is not made.
+# For each code: the function that judges the processes, and the figures without which the check is not made.
 _JUDGES: dict[str, tuple[Callable[[Evidence], list[_Judgement]], str]] = {
     "plausibility.power_above_limit": (_powers_above_limit, "a GPU power"),
     "plausibility.power_contradicts_energy": (_samples_against_energy, "power, energy and time of a GPU or CPU"),
@@ -282,7 +282,7 @@ _JUDGES: dict[str, tuple[Callable[[Evidence], list[_Judgement]], str]] = {
 
 
 def _missing_gpu_energy(evidence: Evidence) -> Finding:
-    """Check for processes without GPU energy on hosts with GPU energy.
+    """Check for processes without GPU energy, if other processes of the experiment have GPU energy.
 
     Another process that read the whole host, or the sensors of this process, explains the missing energy.
     """
@@ -311,7 +311,7 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
 
 
 def _outlier(evidence: Evidence) -> Finding:
-    """Check for processes whose power is far from the median of peers with the same component, scope and boards."""
+    """Check that no power is far from the median power of processes with the same component, scope and boards."""
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
     for process in evidence.processes:
@@ -319,7 +319,7 @@ def _outlier(evidence: Evidence) -> Finding:
         own: tuple[object, ...] = boards.number, boards.limit_w, boards.is_certain
         if energy.gpu_energy_j:
             component, joules, scope = "gpu", energy.gpu_energy_j, process.gpu_scope
-        elif energy.cpu_energy_j:  # one process may read the CPU for all processes of its host
+        elif energy.cpu_energy_j:  # without boards: one process may read the CPU for all of its host
             component, joules, scope, own = "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope, ()
         else:
             component, joules, scope = "total", energy.total_energy_j or 0.0, energy.total_scope
@@ -334,7 +334,7 @@ def _outlier(evidence: Evidence) -> Finding:
     for powers in groups:
         ordered = sorted([power for power, _ in powers])
         middle = statistics.median(ordered)
-        # The smallest or the greatest power is the farthest from the median.
+        # The power that is farthest from the median is the smallest or the greatest power.
         if max(_ratio(ordered[0], middle), _ratio(ordered[-1], middle)) > OUTLIER_FACTOR:
             far, index = max(powers, key=lambda pair: (_ratio(pair[0], middle), -pair[1]))
             return failed(

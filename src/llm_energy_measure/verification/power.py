@@ -1,7 +1,7 @@
 """Implied power: energy over time, compared with the power that boards can draw.
 
-Power is energy over the energy window. Where no energy window is recorded, the longest known time of the process is
-used: the power is then a lower bound.
+Power is energy divided by the length of the energy window. If the window is not recorded, the divisor is the longest
+known time of the process, so the power is a lower bound.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ SENSOR_ERROR = "the error of a sensor can explain the excess"
 
 # Probability that noise alone makes a check of an experiment fail, if all boards work at their limits.
 _CHANCE_OF_ERROR = 1e-3
-# The same for the sum of several readings, which proves a double count and is tested once per host.
+# Probability that noise alone makes the sum of the readings of a host prove a double count.
 _CHANCE_OF_PROOF = 5e-4
-# No number of readings explains a greater multiple of the limit.
+# Noise never explains a power above this multiple of the limit, for any number of readings.
 _IMPOSSIBLE = 1.5
 _TWO = 2
 
@@ -51,10 +51,10 @@ class HostBoards(Struct, frozen=True, kw_only=True):
     """The boards that a host is stated to have.
 
     Attributes:
-        number: Number of its boards; None if it is not stated.
-        total_w: Power that they can draw together, in watts; None if it is unknown.
-        least_w: Power that the smallest of them can draw, in watts; None if it is unknown.
-        why_not: Why the power is unknown.
+        number: Number of boards of the host; None if it is not stated.
+        total_w: Sum of the power limits of the boards, in watts; None if unknown.
+        least_w: Lowest power limit of a board, in watts; None if unknown.
+        why_not: Reason why `total_w` is unknown; empty if it is known.
     """
 
     number: int | None
@@ -63,7 +63,7 @@ class HostBoards(Struct, frozen=True, kw_only=True):
     why_not: str = ""
 
     def needs_all(self, readings: Sequence[Reading]) -> bool:
-        """Whether each single reading needs all of several boards."""
+        """Return True if each reading alone implies more power than all boards except the smallest can draw."""
         if self.total_w is None or self.least_w is None or self.number is None or self.number < _TWO:
             return False
         fewer_w = (self.total_w - self.least_w) * LIMIT_TOLERANCE
@@ -71,12 +71,12 @@ class HostBoards(Struct, frozen=True, kw_only=True):
 
 
 def boards_of_host(processes: Sequence[Process], number: int | None = None, board: str | None = None) -> HostBoards:
-    """Return the boards of a host: those that its records state, or that the user states.
+    """Return the boards of a host that its records or the user state.
 
     Args:
         processes: The processes of the host.
-        number: Number of boards of the host, as the user states it.
-        board: Name of the boards of the host, as the user states it.
+        number: Number of boards that the user states; None if the user states none.
+        board: Name of the boards that the user states; None if the user states none.
     """
     stated = [found for process in processes if (found := host_boards(process.record)) is not None]
     if number is None and not stated:
@@ -96,10 +96,13 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
 
 
 def noise_explains(ratios: Sequence[float]) -> bool:
-    """Return whether noise can explain powers that are each divided by the limit of their boards.
+    """Return whether sensor noise can explain all of some powers, if the true powers are at most the limits.
 
-    The greatest of many noisy readings is farther from the truth than one reading, and their mean is nearer to it. So
-    noise does not explain one power that is far above its limit, or powers that are above it on average.
+    The greatest of many noisy readings deviates more than a single reading, and their mean deviates less. So the
+    allowed excess of the greatest ratio grows with the number of ratios, and the allowed excess of the mean shrinks.
+
+    Args:
+        ratios: At least one power, each divided by the limit of its boards.
     """
     number = len(ratios)
     greatest, mean = max(ratios), sum(ratios) / number
@@ -118,7 +121,12 @@ def explained_sum(energies: Sequence[float]) -> float:
 
 
 def _explained(noise: float, chance: float) -> float:
-    """Return the multiple of the true value that a figure with this noise exceeds with this probability."""
+    """Return the multiple of the true value that a figure exceeds with this probability, from 1.2 to 1.5.
+
+    Args:
+        noise: Standard deviation of the figure, as a fraction of the true value.
+        chance: Probability, between 0 and 1.
+    """
     return min(max(LIMIT_EXCEEDED, 1 + noise * _deviations(chance)), _IMPOSSIBLE)
 
 
@@ -129,7 +137,7 @@ def _deviations(chance: float) -> float:
 
 
 def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoards | None]]) -> Iterator[Finding]:
-    """Return whether each process implies no more GPU power than the boards that it read can draw.
+    """Yield the finding whether each process implies no more GPU power than the boards that it read can draw.
 
     Args:
         readers: Processes with GPU energy, the scope of this energy (None if unknown), and the boards of the host
@@ -182,7 +190,7 @@ def _limit_of(process: Process, scope: Scope | None, boards: HostBoards | None) 
 
 
 def _excess(found: Sequence[tuple[float, Process, float]]) -> tuple[str, float, float, float]:
-    """Return the sentence about the greatest excess, its limit and power in watts, and the energy above all limits."""
+    """Return message, limit (W) and power (W) of the greatest excess, and the energy (J) above the limits of all."""
     _, worst, limit = max(found, key=lambda one: (one[0], -one[1].index))
     others = f" ({plural(len(found) - 1, 'more process')} above the limit)" if len(found) > 1 else ""
     effect_j = math.fsum(

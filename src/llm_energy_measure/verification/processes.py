@@ -15,10 +15,10 @@ from llm_energy_measure.verification.gpus import Gpu, OwnBoards, gpus_of, model_
 _TWO = 2
 
 SAME_LENGTH = 0.001
-"""Fraction by which the lengths of energy window and run may differ if the run is used as the window."""
+"""Greatest relative difference between the lengths of energy window and run if the run counts as the window."""
 
 Span = tuple[datetime, datetime]
-"""Start and end of a window."""
+"""Start and end of a time span."""
 
 
 class Process(Struct, frozen=True, kw_only=True, gc=False):
@@ -27,16 +27,16 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         record: Result of the process.
         energy: Energy of the process.
-        host: Its host; None if the records do not separate hosts. See `processes_of`.
-        gpus: The GPUs that it measured; see `gpus_of`.
-        boards: The boards that it works on; see `own_boards`.
-        gpu_scope: Scope of its GPU energy; see `gpus.gpu_scope`.
-        run: When it ran; None unless start and end are known and can be compared.
-        window_sec: Length of its energy window, in seconds; None if it is not recorded.
+        host: Host of the process; None if the records do not separate hosts. See `processes_of`.
+        gpus: GPUs that the process measured; see `gpus_of`.
+        boards: Boards that the process uses; see `own_boards`.
+        gpu_scope: Scope of the GPU energy; see `gpus.gpu_scope`.
+        run: Start and end of the run; None unless both are known and can be compared.
+        window_sec: Length of the energy window, in seconds; None if it is not recorded.
         length_sec: Length of an energy window with start and end, or else the longest time that is known of the
             process, in seconds; None if no time is known.
-        gpu_w: Mean GPU power that its GPU energy implies over that time, in watts; None without one of the two.
-        span: When it measured: its energy window, or else its run, which contains the window.
+        gpu_w: GPU energy divided by `length_sec`, in watts; None if one of the two is unknown or 0.
+        span: Start and end of the energy window, or else of the run, which contains the window; None if unknown.
         knows_window: Whether `span` is the energy window.
     """
 
@@ -55,16 +55,16 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def index(self) -> int:
-        """Its process index."""
+        """Index of the process, from 0."""
         return self.record.process_index
 
 
 def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
     """Return the processes of one experiment, in the order of their results.
 
-    A host without a name is identified by its boot id, else by the launcher's name of the node. If this gives fewer
-    than two hosts, all processes are on one host. If it gives several, the processes without a host are on one more
-    host. Machines that share a hostname are separated by boot id if their boots overlap in time.
+    A host without a name is identified by its boot id, else by the launcher's name of the node. If the records then
+    give fewer than two hosts, all processes are on one host. If the records give several hosts, the processes without a
+    host are on one more host. Machines that share a hostname are separated by boot id if their boots overlap in time.
     """
     names = [record.host for record in records]
     if None in names:
@@ -102,7 +102,7 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
 
 
 def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
-    """Return the processes by host, in their order."""
+    """Return the processes by host. The order of the processes is kept."""
     groups: dict[str | None, list[Process]] = {}
     for process in processes:
         groups.setdefault(process.host, []).append(process)
@@ -112,8 +112,8 @@ def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
 def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
     """Return the host names, completed with a fact such as the boot id.
 
-    A process without a host gets the name of the host that has its fact. If each named host has a fact, and no host has
-    the fact of the process, this fact is the name.
+    A process without a host name gets the name of the host with the same fact. If each named host has a fact, and all
+    these facts differ from the fact of the process, the fact of the process becomes the name of its host.
     """
     known: dict[str | None, str] = {
         fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
@@ -127,7 +127,8 @@ def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[
 def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult]) -> list[str | None]:
     """Return the host names, with the boot id added to a name such as `localhost` that several machines have.
 
-    This needs the boot id of each process. Boots that ran at the same time are different machines.
+    Two boots that ran at the same time are different machines. A name does not change if a process with this name has
+    no boot id.
     """
     clocks = [record.clock for record in records]
     if clocks.count(None) == len(clocks):
@@ -158,7 +159,7 @@ def _ran_at_one_time(booted: Sequence[tuple[RawProcessResult, str]]) -> bool:
 
 
 def boot_of(record: RawProcessResult) -> str | None:
-    """Return the identity of the boot of the machine that a process ran on; None if unknown."""
+    """Return the boot id of the machine on which a process ran; None if unknown."""
     return record.clock.boot_id or None if record.clock is not None else None
 
 
@@ -181,9 +182,10 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
 
 
 def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None, bool]:
-    """Return the length of the energy window in seconds (0 is no length), a time that contains it, and if it is exact.
+    """Return length (s) and span of the energy window, and whether the span is exact. A length of 0 is unknown.
 
-    A window without start and end is inside the run. If both have the same length, the window is the run.
+    The run contains a window without start and end, so the span of this window is the run. The span is exact if run and
+    window have the same length.
     """
     length_sec = energy.duration_sec or None
     when = run if run is not None and run[0] < run[1] else None
@@ -227,8 +229,8 @@ def module_of(processes: Sequence[Process]) -> str | None:
 class Evidence(Struct, frozen=True, kw_only=True):
     """The facts of one experiment, from which all findings follow; see `evidence_of`.
 
-    The lists have one value of each process, in the order of the records. A check first looks for a value in the list
-    that could fail the check. In most experiments there is none, and the check does not read the processes one by one.
+    The lists have one value of each process, in the order of the records. A check first searches a list for
+    a value that could fail the check. Most experiments have no value of this kind, so most checks end there.
 
     Attributes:
         experiment_id: The experiment's id.
@@ -243,8 +245,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
         starts: The known start times of the processes.
         ends: The known end times of the processes.
         started: The earliest and the latest start; None unless all known times can be compared.
-        ended: The earliest and the latest end; None as for `started`.
-        is_naive: Whether the times have no UTC offset; both values if they are mixed.
+        ended: The earliest and the latest end; None unless all known times can be compared.
+        is_naive: True for times without UTC offset, False for times with an offset; both values if they are mixed.
         stored: The content of the file of each record; None if the record has no file.
         any_sensors: Whether any process recorded the readings of its sensors.
         assume: Facts that the user states.

@@ -15,7 +15,7 @@ from llm_energy_measure.verification.processes import Evidence
 # Energies in joules by component.
 Parts = dict[str, list[float]]
 
-# Searched with `find`: `in` on bytes first tries to convert this to an integer, which takes most of its time.
+# The search uses `find`: `in` on bytes first tries to convert this value to an integer, which takes most of its time.
 _VERSION = b'"schema_version"'
 
 
@@ -44,7 +44,7 @@ def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
 
 
 def _modelled(evidence: Evidence, attribution: Attribution, *, any_modelled: bool) -> Finding:
-    """Report the modelled energy in the plain sum, and in the attributed energy if that differs."""
+    """Report the modelled energy in the plain sum, and in the attributed energy if the two sums differ."""
     code = "provenance.modelled"
     modelled: Parts = {}
     others: Parts = {}
@@ -81,7 +81,7 @@ def _share(part_j: float, total_j: float | None) -> str:
 
 
 def _kinds(energies: Sequence[EnergyMetrics]) -> dict[tuple[str | bool | None, ...], EnergyMetrics]:
-    """Return one energy per combination of present components and provenances, in the order of first appearance."""
+    """Return one `EnergyMetrics` per combination of known components and provenances, in order of first appearance."""
     return {
         (
             energy.total_energy_j is None,
@@ -107,7 +107,7 @@ def _unknown(kinds: Iterable[EnergyMetrics]) -> Finding:
         for name, _, provenance in _parts(energy)
         if provenance is None
     )
-    reason = f"no process states whether {', '.join(unknown)} energy was measured, integrated or modelled"
+    reason = f"some records do not state whether {', '.join(unknown)} energy was measured, integrated or modelled"
     return not_checked(code, reason) if unknown else passed(code)
 
 

@@ -1,4 +1,4 @@
-"""Ranges of energy: the least and the greatest energy that the evidence admits, and the energy if it is decided."""
+"""Ranges of energy: the least and the greatest energy that the records admit, and one energy if they determine it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 AGREEMENT = 0.05
-"""Width of a range, relative to its upper end, within which all explanations agree."""
+"""Greatest width of a range in which all explanations agree, as a fraction of the upper end."""
 
-# A sum of thousands of floats in another order differs by less.
+# Two sums of the same thousands of floats in different orders differ by less than this fraction.
 _ROUNDING = 1e-12
 _NO_BASIS: frozenset[str] = frozenset()
 
 
 class EnergyRange(Struct, frozen=True, gc=False):
-    """Range of an energy, and the energy itself if the evidence decides it.
+    """Range of an energy, and one energy if the records determine it.
 
     Attributes:
         low_j: Least energy, in joules.
         high_j: Greatest energy, in joules.
-        point_j: Energy, in joules; None if the evidence does not decide.
-        basis: Reasons of the point, where it is no sum of recorded readings.
+        point_j: Energy (the point of the range), in joules; None if the records do not determine it.
+        basis: Reasons of the point; empty if the point is a sum of readings of recorded scope.
     """
 
     low_j: float
@@ -37,7 +37,7 @@ class EnergyRange(Struct, frozen=True, gc=False):
 
     @property
     def is_narrow(self) -> bool:
-        """True if all explanations agree."""
+        """True if the width is at most `AGREEMENT` times the upper end."""
         return self.high_j - self.low_j <= AGREEMENT * self.high_j
 
 
@@ -45,12 +45,16 @@ ZERO = EnergyRange(0.0, 0.0, 0.0)
 
 
 def exactly(energy_j: float, basis: frozenset[str] = _NO_BASIS) -> EnergyRange:
-    """Return the range of an energy that is decided."""
+    """Return the range of a known energy: its two ends and its point are equal."""
     return EnergyRange(energy_j, energy_j, energy_j, basis)
 
 
 def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
-    """Return the range of a sum of independent energies. It has a point if each energy that matters has one."""
+    """Return the range of a sum of independent energies.
+
+    The sum has a point if each energy has one, or if the ranges without a point are together at most `AGREEMENT` times
+    the sum wide.
+    """
     known = [one for one in ranges if one.high_j]
     if len(known) == 1:
         return known[0]
@@ -67,7 +71,7 @@ def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
 
 
 def either(ranges: Sequence[EnergyRange]) -> EnergyRange:
-    """Return the range that contains all of several explanations; a point if they agree."""
+    """Return the range that contains the ranges of all explanations, with a point if the explanations agree."""
     first = ranges[0]
     if all(one == first or _differs_by_rounding(one, first) for one in ranges[1:]):
         return first
@@ -82,7 +86,7 @@ def either(ranges: Sequence[EnergyRange]) -> EnergyRange:
 
 
 def _differs_by_rounding(one: EnergyRange, other: EnergyRange) -> bool:
-    """Return True if two ranges are one: the same sum, added in another order, can differ in its last digits."""
+    """Return True if two ranges differ only by rounding: sums in another order can differ in the last digits."""
     if (one.point_j is None) != (other.point_j is None) or one.basis != other.basis:
         return False
     pairs = (one.low_j, other.low_j), (one.high_j, other.high_j), (one.point_j or 0.0, other.point_j or 0.0)

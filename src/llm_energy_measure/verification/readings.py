@@ -15,7 +15,7 @@ from llm_energy_measure.verification.processes import Process
 from llm_energy_measure.verification.tools import ToolScope, tool_scope
 
 SUM_TOLERANCE = 1e-6
-"""Fraction of a total that its components may leave or exceed by rounding."""
+"""Greatest difference between a total and the sum of its components that is rounding, as a fraction of the total."""
 
 Component = Literal["gpu", "cpu", "ram", "rest"]
 COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
@@ -32,20 +32,20 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         process: Index of the process.
-        component: The component that the energy is of; `rest` is the part of a total that is no component.
+        component: Component that used the energy; `rest` is the part of a total outside GPU, CPU and memory.
         energy_j: Energy, in joules; more than 0.
         scope: Scope of the sensor; None if unknown.
-        source: What states the scope; None if unknown.
-        window: When the process measured.
-        sensors: The GPU sensors that were read, within their host; empty if unknown.
+        source: Source of the scope; None if the scope is unknown.
+        window: Time span of the reading.
+        sensors: Identities of the GPU sensors, unique within the host; empty if unknown.
         index: Index of the only GPU, within its host; None if it is unknown or there are several GPUs.
         is_by_index: Whether the sensors are identified by an index alone.
         gpu: Name of the GPU, for messages.
         is_shared: Whether other GPUs have the same sensor.
         knows_sensor: Whether the record shows which GPUs share the sensors; see `Gpu`.
-        limit_w: Greatest power of what the sensors cover, in watts; None if unknown.
-        stated_w: Power of a CPU that the record states, in watts; None if it states none.
-        is_whole: Whether this is all that the process read: a total without components.
+        limit_w: Greatest power of the boards that the sensors measure, in watts; None if unknown.
+        stated_w: CPU power that the record states, in watts; None if the record states none.
+        is_whole: Whether the reading is all energy of the process: a total without components.
     """
 
     process: int
@@ -72,7 +72,7 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]:
-    """Return what one process read, sensor by sensor; together they are its total. Empty if the total is unknown.
+    """Return the readings of one process. Their sum is its total energy. Empty if the total is unknown or 0 J.
 
     Args:
         process: The process.
@@ -93,7 +93,7 @@ def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]
         if energy_j:
             scope, source = _scope_of(component, recorded or whole_scope, documented)
             if scope is None and component == "cpu" and energy.cpu_provenance == "measured":
-                scope, source = "host", "recorded"  # a counter of a CPU covers its package, never one process
+                scope, source = "host", "recorded"  # a CPU counter measures the package, not one process
             readings.append(
                 Reading(
                     process=index,
@@ -108,7 +108,7 @@ def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]
     if rest_j:
         is_whole = not readings
         if is_whole and energy.gpu_energy_j is None and "device" in (whole_scope, None if whole_scope else gpu_scope):
-            # A total of devices alone, without its components, is the energy of the GPUs.
+            # A total of scope `device` without components is the energy of the GPUs.
             return _gpu_readings(process, rest_j, "device", "recorded" if whole_scope else gpu_source, window)
         scope, source = _scope_of("rest", whole_scope, None)
         if scope is None and is_whole and whole_scope is None:
@@ -130,7 +130,7 @@ def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]
 def _gpu_scope(
     process: Process, documented: ToolScope | None, assumed: Scope | None
 ) -> tuple[Scope | None, Source | None]:
-    """Return the scope of the GPU energy, and its source. GPUs that have an energy each were read one by one."""
+    """Return the scope of the GPU energy, and its source. GPUs with separate energies have the scope `device`."""
     if process.gpu_scope is not None:
         return process.gpu_scope, "recorded"
     devices = process.energy.devices
@@ -154,11 +154,11 @@ def _scope_of(
 
 
 def separate_energies(processes: Sequence[Process]) -> Energies | None:
-    """Return the energies of one host whose readings can't share a joule; None where the readings must be compared.
+    """Return the energies of one host whose readings can't contain the same joule; None if readings must be compared.
 
-    Readings can't share a joule if each GPU has its own sensor and only one process reads it, and if each other reading
-    is the share of a process, or a component of the host that only one process reads. Comparing them is most of the
-    cost of attribution, and most hosts with full evidence don't need it.
+    Readings can't contain the same joule if two conditions are met. Each GPU has its own sensor, which only one process
+    reads. Each other reading is the share of a process, or a component of the host that only one process reads.
+    Comparing readings is most of the cost of attribution. Most hosts with complete records don't need the comparison.
     """
     gpu: list[float] = []
     cpu: list[float] = []
@@ -198,26 +198,26 @@ def _are_shares(scopes: Sequence[Scope | None]) -> bool:
 
 
 def parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
-    """Return the parts of a known total, in joules: GPUs, CPUs, memory, and the rest; 0 where it has none."""
+    """Return the parts of a known total, in joules: GPUs, CPUs, memory, and the rest; 0 for an unknown part."""
     total = energy.total_energy_j or 0.0
     gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
     if energy.gpu_energy_j is None and energy.devices:
         gpu_j = math.fsum(device.energy_j or 0.0 for device in energy.devices)
     rest = total - math.fsum((gpu_j, cpu_j, ram_j))
     if rest < -SUM_TOLERANCE * total:
-        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # components above the total are no parts of it
+        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # components above the total can't be its parts
     return gpu_j, cpu_j, ram_j, rest if rest > SUM_TOLERANCE * total else 0.0
 
 
 def _of_whole(scope: Scope | None) -> Scope | None:
-    """Return the scope of a CPU, a memory or a total: the package or module of a device scope is not recorded."""
+    """Return the scope of CPU, memory or total; None for `device`, because the records do not name this device."""
     return None if scope == "device" else scope
 
 
 def _gpu_readings(
     process: Process, joules: float, scope: Scope | None, source: Source | None, window: Window
 ) -> list[Reading]:
-    """Return the GPU energy of a process: one reading per GPU if these are known, else one of all GPUs."""
+    """Return the GPU energy of a process: one reading per GPU if their energies are known, else one of all GPUs."""
     gpus, devices = process.gpus, process.energy.devices
     index = process.record.process_index
     if scope == "host":
@@ -234,7 +234,7 @@ def _gpu_readings(
     if len(gpus) == 1:
         limit_w = process.boards.limit_w
         return [_of_gpu(index, gpus[0], joules, limit_w, scope=scope, source=source, window=own_window(gpus[0]))]
-    # The GPUs of one process are different GPUs. If the record does not name them, one reading of all GPUs shows that.
+    # Separate readings of unnamed GPUs could look like readings of one GPU, so only named GPUs have separate ones.
     if devices and len(gpus) == len(devices) and all(gpu.sensor is not None for gpu in gpus):
         parts = [device.energy_j or 0.0 for device in devices]
         if abs(math.fsum(parts) - joules) <= SUM_TOLERANCE * joules:

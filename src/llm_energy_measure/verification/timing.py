@@ -27,7 +27,7 @@ OFFSET_AGREEMENT = 0.1
 """Greatest difference between the shift of the start and the shift of the end, as a fraction of the shift."""
 
 MIN_OVERLAP = 0.5
-"""Least overlap of neighbouring processes that counts as concurrent, as a part of the shorter run."""
+"""Least overlap of two processes with consecutive starts that counts as concurrent, as a part of the shorter run."""
 
 # Three centuries in seconds. A greater difference between two clocks comes from a damaged record.
 _MAX_CLOCK_DIFFERENCE_SEC = 1e10
@@ -77,7 +77,7 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
 def _impossible_spans(evidence: Evidence) -> Sequence[Finding]:
     """Return one finding per reversed span, negative duration and pair of timestamps that can't be compared."""
     code = "time.impossible_span"
-    # Skips the common case: a run in order, with a duration that is not negative, and without an energy window.
+    # Fast path for most records: end not before start, duration not negative, and no energy window.
     suspects = [
         process.record
         for process in evidence.processes
@@ -107,7 +107,7 @@ def _naive_timestamps(evidence: Evidence) -> Finding:
 
 
 def _overlaps(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Iterator[Finding]:
-    """Check that all processes ran at one instant, and that neighbours overlap by enough of their runs.
+    """Check that all processes ran at one instant, and that neighbours (by start) overlap by half of the shorter run.
 
     Args:
         evidence: The evidence of the experiment.
@@ -319,8 +319,8 @@ def _clock_disagreement(offsets: Mapping[str | None, Offset]) -> Finding | None:
 def _unproven_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
     """Return the finding for hosts without a proven clock difference.
 
-    If a host has no reading of the store's clock, the check looks for equal shifts of start and end. The clock or a
-    later start of the processes explains equal shifts, so they prove nothing.
+    If a host has no reading of the store's clock, the check searches for equal shifts of start and end. Both a wrong
+    clock and a later start of the processes give equal shifts, so equal shifts prove nothing.
     """
     code = "time.clock_offset"
     if len(evidence.hosts) == 1 or len(offsets) == len(evidence.hosts):
@@ -338,9 +338,9 @@ def _unproven_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -
 def _shifted(evidence: Evidence) -> Finding | None:
     """Return the suspicion that a clock is wrong: start and end of a host have the same shift against the first host.
 
-    None if there is no such host.
+    None if no host has equal shifts.
     """
-    # A shift is at most the difference between the earliest and the latest start.
+    # No shift is above the difference between the earliest and the latest start, so a small difference ends the check.
     if evidence.started is None or (evidence.started[1] - evidence.started[0]).total_seconds() <= CLOCK_TOLERANCE_SEC:
         return None
     spans: list[tuple[str | None, datetime, datetime]] = []

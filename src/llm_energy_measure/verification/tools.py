@@ -1,6 +1,6 @@
-"""Tools whose sensors are documented: what each of them reads where a record does not state the scope.
+"""Tools with documented sensors: the scopes that apply to a record of the tool if the record states no scope.
 
-An entry is a fact about one tool, with its source. A tool whose scope depends on its settings has no entry.
+Each entry has a source. A scope that depends on the settings of the tool is None.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from llm_energy_measure.domain.metrics import Scope
 
 
 class ToolScope(Struct, frozen=True, kw_only=True):
-    """What a tool reads.
+    """The documented sensors of one tool.
 
     Attributes:
-        tool: Name of the tool, as `origin.tool` has it.
+        tool: Name of the tool, as in `origin.tool`.
         gpu: Scope of the GPU energy; None if it is not documented.
-        cpu: Scope of the CPU energy.
-        ram: Scope of the RAM energy.
+        cpu: Scope of the CPU energy; None if it is not documented.
+        ram: Scope of the RAM energy; None if it is not documented.
         lists_boards_of_host: Whether the devices without identity that an imported record lists are all boards of
             the host.
-        source: Where the scope is documented.
+        source: Documentation of the scopes.
     """
 
     tool: str
@@ -62,7 +62,7 @@ _BY_NAME = {entry.tool: entry for entry in TOOLS}
 
 
 def tool_scope(origin: ImportOrigin | None) -> ToolScope | None:
-    """Return what the tool behind an imported record reads; None if that is not documented.
+    """Return the documented sensors of the tool that wrote an imported record; None if the tool has no entry.
 
     Example:
         >>> from llm_energy_measure.domain.experiment import ImportOrigin

@@ -45,10 +45,10 @@ VERDICTS: dict[Verdict, str] = {
 def verdict_of(
     result: AggregatedSummary, findings: Iterable[Finding] | None = None, *, integrity: Integrity | None = None
 ) -> Verdict:
-    """Return the verdict on a result that was made from the current raw files. Warnings don't change it.
+    """Return the verdict on a result that was made from the current raw files. Warnings don't change the verdict.
 
     Args:
-        result: The result.
+        result: The aggregated result of the experiment.
         findings: The findings about the experiment. By default, the findings that the result stores.
         integrity: The integrity of the stored aggregate. None if the result is not stored.
     """

@@ -10,7 +10,7 @@ from llm_energy_measure.verification.codes import failed, not_checked, passed, s
 from llm_energy_measure.verification.processes import Evidence
 
 TOLERANCE = 0.1
-"""Greatest difference between energy window and inference time, as a fraction of the inference time."""
+"""Greatest difference between energy window (or run) and inference time, as a fraction of the inference time."""
 
 
 def check_windows(evidence: Evidence) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ def check_zeros(evidence: Evidence) -> list[Finding]:
     for energy in evidence.energies:
         figures += (energy.duration_sec, energy.total_energy_j, energy.energy_per_token_j)
         figures += (energy.cpu_power_w, energy.cpu_energy_j)
-    # Most experiments have no zero, and need no check of each record.
+    # Fast path: most experiments have no zero.
     return [_zero(code, evidence.records) for code in _ZEROS] if 0.0 in figures else _NO_ZERO
 
 
@@ -61,7 +61,7 @@ def _has_tokens(record: RawProcessResult) -> bool:
     return inference is not None and inference.total_tokens > 0
 
 
-# Field, contradiction and test of each code.
+# For each code: the field, the value that contradicts 0, and the function that tests a record.
 _ZEROS: dict[str, tuple[str, str, Callable[[RawProcessResult], bool]]] = {
     "zero.duration": ("energy_metrics.duration_sec", "there is energy", _duration),
     "zero.energy": ("energy_metrics.total_energy_j", "there are tokens", _energy),
