@@ -1,7 +1,7 @@
 """The registry of all checks: what each finding code means, when the check fails, and what a user can do.
 
-A new check adds one entry here (checks of energy and attribution: in `energy_registry.py`) and one function in the
-module of its family. The documentation's page of checks is generated from this registry.
+To add a check, add one entry here and one function in the module of its family. The entries of the families `energy`
+and `attribution` are in `energy_registry.py`. `docs/reference/checks.md` is generated from this registry.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ CHECKS: dict[str, Check] = {
     **ENERGY_CHECKS,
     "identity.repeated_gpu": Check(
         "Several processes that overlap in time name the same GPU.",
-        "Never fails. Reported for each GPU UUID (or index, if no UUID is recorded) that several processes of one host "
-        "record. Records without a host count as records of one host.",
+        "Never fails. Reported for each GPU that several processes of one host name, if their times overlap or are "
+        "unknown. Indices are compared only if a GPU of the host has no UUID. Records without a host count as records "
+        "of one host.",
         "Record the UUID of each GPU. `attribution.repeated_gpu` shows if energy is counted twice.",
         severity="warning",
     ),
     "identity.unnamed_gpu": Check(
         "A process that read a GPU does not name it.",
-        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read no GPU or "
-        "left its sensors to another process.",
+        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read no GPU, or "
+        "another process read its sensors. Also reported if some GPUs of a host have only a UUID, and others only an "
+        "index.",
         "Record `gpu_uuid` or `gpu_id`.",
         severity="warning",
     ),
@@ -36,9 +38,9 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.missing_process": Check(
         "An expected process has no readable result.",
-        "Fails if an index from 0 to n-1 has no readable result. n comes from the argument, the manifest, `world_size` "
-        "or the configuration. Not checked if only the highest index gives n. It is a warning, because the sums are "
-        "marked as lower bounds.",
+        "Fails if an index from 0 to n-1 has no readable result. The number n comes from the user "
+        "(`--expected-processes`), the manifest, `world_size` or the configuration. Not checked if only the highest "
+        "index gives n. A failure is a warning, because the sums are marked as lower bounds.",
         "Run the missing processes. Until then, the sums are lower bounds.",
         "",
         "In the collection of 0112, 751 of 2,221 process files are empty.",
@@ -53,19 +55,19 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.unexpected_process": Check(
         "A process has an index beyond the expected number.",
-        "Fails if an index is n or greater.",
+        "Fails if a process index is n or greater, and n is the expected number of processes.",
         "Find out whether two runs share the folder.",
     ),
     "completeness.world_size": Check(
         "The processes record different numbers of processes.",
         "Fails if `world_size` has more than one value.",
-        "Separate the runs.",
+        "Store each run as an experiment of its own.",
     ),
     "completeness.no_energy": Check(
         "A process has no total energy.",
-        "Fails if `total_energy_j` is null. Passes if the user let the process measure nothing (`sources=[]`), or if "
-        "another process reads its sensors. If components are known, the finding names them, and their sum is the "
-        "partial total.",
+        "Fails if `total_energy_j` is null. Passes if the user switched all sensors off (`sources=[]`), or if another "
+        "process reads the sensors of this process. If components are known, the finding names them, and their sum is "
+        "the partial total.",
         "The sum is a lower bound; measure again.",
         severity="warning",
     ),
@@ -74,31 +76,34 @@ CHECKS: dict[str, Check] = {
         "Compares two times: the time in which a process of the host read the sensor, and the time in which a process "
         "that could read the sensor ran. Overlapping times count once. Fails if the first time is more than 1 % "
         "shorter. Checked only for sensors that a process left to another process.",
-        "The energy is a lower bound. Current releases hand the sensor over when its reader ends; a gap remains if the "
-        "reader was killed, if the sensor gives power and not energy, or if processes end while the reader saves its "
-        "result.",
+        "Treat the energy as a lower bound. In current releases, another process continues when the reading process "
+        "ends. A gap remains if the reading process was killed, if the sensor gives power and not energy, or if "
+        "processes end while the reading process saves its result.",
         severity="warning",
     ),
     "completeness.unfinished_process": Check(
         "A process failed, was interrupted, or left only a checkpoint.",
-        "Fails if `status` is not `completed`. It is an error, because the result looks like the result of a whole "
-        "run. Its energy is no bound: a process that failed early used less than a whole run, and a process that hung "
-        "used more. It is a warning if only checkpoints count, because the sums are then marked as lower bounds.",
-        "Its figures cover a part of the run; run it again.",
+        "Fails if a `status` is recorded and is not `completed`. A failure is an error, because the result looks like "
+        "the result of a whole run. The energy is neither a lower nor an upper bound: a process that failed early used "
+        "less than a whole run, and a process that hung used more. If all unfinished processes left checkpoints, the "
+        "failure is a warning, because the sums are then marked as lower bounds.",
+        "Run the process again, because its figures cover only a part of the run.",
     ),
     "completeness.duplicate_process": Check(
         "One result is stored under two process indices.",
-        "Fails if host, GPU, start, duration, total and GPU energy are equal to the last digit under two indices. It "
-        "is a warning if the records do not state the host, the GPU and the scope `device`. Readings of scope `host` "
-        "or `process` are not compared: several processes can report one reading, or equal shares of it.",
+        "Fails if host, GPU, start, duration, total and GPU energy are equal to the last digit under two indices. A "
+        "failure is an error only if the scope is `device` and the GPU is identified by its UUID, or by host and "
+        "index; else it is a warning. Readings of scope `host` or `process` are not compared, because several "
+        "processes can report one reading, or equal shares of a reading.",
         "Remove the copy.",
         "Counters in millijoules don't agree to the last digit by chance.",
     ),
     "time.no_overlap": Check(
         "There is no instant at which all processes ran.",
-        "Fails if the earliest end is before the latest start. `found` is the common time divided by the whole time. "
-        "Not checked for one process, or without ends. If `time.clock_offset` failed, the times are those of the "
-        "store's clock, and the check is not made if a host has no such time.",
+        "Fails if the earliest end is not after the latest start. `found` is the common time divided by the whole "
+        "time. Not checked for one process, or if a start or an end is unknown. If `time.clock_offset` failed, the "
+        "times are first converted to the store's clock. The check is then not made if a host has no reading of the "
+        "store's clock.",
         "Aggregate runs from different times as separate experiments.",
         "",
         "0112 and similar files have no end times, so the check is not made.",
@@ -107,8 +112,9 @@ CHECKS: dict[str, Check] = {
     "time.short_overlap": Check(
         "Processes did not run concurrently.",
         "Sorts the processes by their start. Fails if two neighbours overlap by less than half of the shorter run; "
-        "`found` is the smallest overlap as a part of the shorter run. Not checked if `time.no_overlap` "
-        "is not checked or has failed. The flag `temporal_overlap_verified` is true if this check passed.",
+        "`found` is the smallest overlap as a part of the shorter run. Not checked if `time.no_overlap` is not "
+        "checked. If `time.no_overlap` failed, a failure of this check is reported as not checked. The flag "
+        "`temporal_overlap_verified` is true if this check passed.",
         "Don't add the throughputs of the processes. Start all processes together in the next run.",
         severity="warning",
     ),
@@ -116,25 +122,25 @@ CHECKS: dict[str, Check] = {
         "An end is before its start, a duration is negative, or timestamps can't be compared.",
         "Fails if an end is before its start, a duration is negative, or only one of two timestamps has a UTC offset. "
         "Applies to the run and to the energy window.",
-        "The energy is still valid; correct the tool that wrote the times.",
+        "Correct the tool that wrote the times. The energy is still valid.",
     ),
     "time.mixed_offsets": Check(
         "Some timestamps have a UTC offset and some have none.",
-        "Fails if one experiment has both kinds.",
-        "Write UTC.",
+        "Fails if one experiment has both kinds of timestamps.",
+        "Write timestamps with a UTC offset.",
         severity="warning",
     ),
     "time.naive_stamps": Check(
         "Timestamps of several hosts have no UTC offset.",
         "Fails if timestamps of several hosts have no UTC offset. Not checked on one host.",
-        "Write UTC.",
+        "Write timestamps with a UTC offset.",
         "RFC 3339.",
         "All `v2` files.",
         severity="warning",
     ),
     "time.duration_mismatch": Check(
         "A duration differs from end - start.",
-        "Fails if |duration - (end - start)| is above 5 % and above 1 s.",
+        "Fails if |duration - (end - start)| is above 1 s and above 5 % of end - start.",
         "Trust the duration; find out whether a clock was set.",
         "The wall clock can be set, the monotonic clock can't (`clock_gettime(2)`).",
         severity="warning",
@@ -147,17 +153,19 @@ CHECKS: dict[str, Check] = {
         severity="warning",
     ),
     "time.clock_offset": Check(
-        "The clocks of two hosts differ, or the times of one host look like shifted times of another.",
-        "The store's clock sets the mtimes of the store (`clock.store_start_sec`, `store_end_sec`). The check takes "
-        "the most exact reading of each host, and computes wall time minus store time. Fails if two hosts differ by "
-        "more than 1 s plus the errors of both readings. The error (`clock.store_error_sec`) is half of the sum of the "
-        "reading's duration and the clock's tick. The tick is 10 ms; if mtimes are whole seconds, it is 1 or 2 s. Not "
-        "checked if a host has no reading, or if the hosts use several stores. The check then reports whether starts "
-        "and ends of two hosts are shifted equally (to 10 %), by more than 1 s and 5 % of the run.",
+        "The clocks of two hosts differ, or start and end of one host are shifted against another host.",
+        "The store's clock is the clock that sets the mtimes of the store (`clock.store_start_sec`, "
+        "`store_end_sec`). The check uses the most exact reading of each host, and computes wall time minus store "
+        "time. Fails if two hosts differ by more than 1 s plus the errors of both readings. The error "
+        "(`clock.store_error_sec`) is half of the sum of the reading's duration and the clock's tick. The tick is "
+        "10 ms, or 1 or 2 s if mtimes are whole seconds. Not checked if a host has no reading, or if the hosts use "
+        "several stores. The check then reports whether starts and ends of two hosts are shifted equally (to 10 %), by "
+        "more than 1 s and 5 % of the run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
         "Wall and monotonic time alone can't show the difference, because each monotonic clock begins at the boot of "
-        "its host (`clock_gettime(2)`). A shared file system gives one clock for all hosts. The monotonic clock gives "
-        "the time between the reading of this clock and the reading of the wall clock.",
+        "its host (`clock_gettime(2)`). A shared file system gives one clock for all hosts. The recorder reads the "
+        "store's clock and the wall clock one after the other; the monotonic clock gives the time between the two "
+        "readings.",
         severity="warning",
     ),
     "window.mismatch": Check(
@@ -179,19 +187,21 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.power_above_limit": Check(
         "A reported power is above what the board can draw.",
-        "Fails if `gpu_power_w` is above 1.05 times the limits of the process's boards; for scope `host`, of the "
-        "host's boards. Not checked if a limit is unknown. It is a warning if a sensor noise of 10 % explains the "
-        "ratios (as for `energy.exceeds_devices`), and if the scope of the reading is unknown.",
-        "The field is one sample of a sensor that overshoots; use energy / window.",
+        "Fails if `gpu_power_w` is above 1.05 times the sum of the power limits of the boards: of the process, or for "
+        "scope `host`, of the host. Not checked if a limit is unknown. A failure is a warning in three cases: the "
+        "scope is unknown, the power is at most 1.2 times the limit, or a sensor noise of 10 % explains the powers of "
+        "all processes (as for `energy.exceeds_devices`).",
+        "Use energy / window as the power. `gpu_power_w` is one sample, and the sensor can overshoot.",
         "NVML, as for `energy.over_counted`.",
         "`v2` batch_32: 329 W on a board of 250 W.",
     ),
     "plausibility.impossible_power": Check(
         "A power is above what any hardware draws.",
-        "Fails if a reported power, or energy / window (else the longest time), is above 3 kW per GPU or above 50 kW "
-        "per host. GPU energy of scope `host` or of unknown scope, CPU power and total are compared with the host's "
-        "figure; it is a warning if this GPU energy is above 3 kW per board that the process names. Energies of "
-        "listed devices are compared one by one.",
+        "Fails if a reported power, or energy / window (else energy / longest known time), is above 3 kW per GPU or "
+        "above 50 kW per host. CPU power and total energy are compared with 50 kW. GPU power and GPU energy are "
+        "compared with 3 kW per board that the process can have read, or with 50 kW if this number of boards is "
+        "unknown. If the scope or the number of boards of the process is unknown, a power above 3 kW per board that "
+        "the process names is a warning. Energies of listed devices are compared one by one.",
         "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
         "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "
         "(NVIDIA's data sheet), a Cerebras CS-2 23 kW.",
@@ -199,11 +209,12 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.power_contradicts_energy": Check(
         "A reported power is far from the power that the energy implies.",
-        "Fails if `gpu_power_w` is 0 although there is energy, or if it is outside half to twice the power that the "
-        "energy implies over the longest and the shortest known time. Compares `cpu_power_w` (not 0) with the CPU "
-        "energy in the same way. It is a warning up to a factor of 10, because one sample can differ by this factor.",
-        "Never compute energy from this field.",
-        "The field is one instantaneous sample: one file of the collection has 308,957 W.",
+        "Fails if `gpu_power_w` is 0 although there is GPU energy. Also fails if `gpu_power_w` is less than half of "
+        "GPU energy / longest known time, or more than twice GPU energy / shortest known time. Compares `cpu_power_w` "
+        "(if not 0) with the CPU energy in the same way. Up to a factor of 10, a failure is a warning, because one "
+        "sample can differ by this factor.",
+        "Never compute energy from a reported power.",
+        "A reported power is one instantaneous sample: one file of the collection has 308,957 W.",
         "`v2` batch_1: 0 W with 4.5 kJ. 0129: 62 W with a mean of 512 W.",
     ),
     "plausibility.below_idle": Check(
@@ -213,38 +224,39 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.components": Check(
         "The total contradicts the sum of GPU, CPU and memory energy.",
-        "Fails if the sum is above 1.01 times the total. Also fails if the total is more than 10 times the sum, or "
-        "900 times if one of the three is unknown. A total in between passes: it may have more components. The factors "
-        "1,000, 3,600 and 3,600,000 suggest that Wh, J and kWh were confused.",
-        "The total is used as it is. Find out which component is wrong.",
-        "CodeCarbon: the sum is exact.",
+        "Fails if the sum is above 1.01 times the total. Also fails if the total is more than 10 times the sum (900 "
+        "times if one of the three is unknown). A smaller total passes, because it may have more components. The "
+        "factors 1,000, 3,600 and 3,600,000 suggest that Wh, J and kWh were confused.",
+        "Find out which component is wrong. The total is used without change.",
+        "CodeCarbon: the total is the exact sum.",
     ),
     "plausibility.throughput": Check(
         "A throughput is not tokens / time.",
-        "Fails if the throughput differs by more than 25 % from tokens / time, with total, output or input tokens, "
-        "whichever is nearest.",
+        "Computes tokens / time for total, output and input tokens. Fails if the throughput differs by more than 25 % "
+        "from the nearest of the three.",
         "Find out which quantities the tool divides.",
         "Means over batches differ from the mean of a run.",
         severity="warning",
     ),
     "plausibility.tokens": Check(
         "Token counts contradict each other.",
-        "Fails if input + output is above the total, if requests have more output tokens than were counted, or if "
-        "there are more first tokens than requests.",
+        "Fails if input + output is above the total, if the requests have more output tokens than `output_tokens`, or "
+        "if there are more times to first token than requests.",
         "Correct the counts.",
     ),
     "plausibility.missing_gpu_energy": Check(
-        "A process has no GPU energy although other processes of its host have GPU energy.",
-        "Fails if the GPU energy is null or 0, and other processes of the host have GPU energy. Passes if one of them "
-        "read the host or this process's sensors, or if this process names no GPU.",
-        "The sum lacks a GPU, so it is a lower bound.",
+        "A process has no GPU energy although other processes of the experiment have GPU energy.",
+        "Fails if the GPU energy is null or 0, and other processes have GPU energy. Passes if a process of the same "
+        "host read the whole host, if another process read the sensors of this process, or if this process names no "
+        "GPU or has no total energy.",
+        "Treat the sum as a lower bound, because a GPU is missing.",
         severity="warning",
     ),
     "plausibility.outlier": Check(
         "The power of one process is far from the power of the other processes.",
         "Fails if the power is more than 3 times, or less than a third of, the median of at least three other "
-        "processes with the same scope, boards and limits. Power is GPU energy (else CPU energy, else the total) / "
-        "window (else the longest time).",
+        "processes with the same scope, boards and limits. The power is the GPU energy (else the CPU energy, else the "
+        "total) divided by the window (else by the longest known time).",
         "Check the window, the sensor and the work of this process.",
         severity="warning",
     ),
@@ -258,7 +270,7 @@ CHECKS: dict[str, Check] = {
     ),
     "counter.reset": Check(
         "An energy counter was reset within the window.",
-        "Fails if a counter without range went backwards, or if the recorder reported `counter_reset`.",
+        "Fails if a counter without a recorded range decreased, or if the recorder reported `counter_reset`.",
         "The energy is unknown; measure again.",
         "NVML: the counter starts when the driver is loaded.",
     ),
@@ -266,7 +278,7 @@ CHECKS: dict[str, Check] = {
         "An energy counter wrapped, or the energy is not the difference of its readings.",
         "Fails if the increase of the counter is negative or differs from the energy by more than 1 %. The increase is "
         "end - start + number of wraps x range.",
-        "Correct the energy with the counter readings, if the recorder sampled often enough.",
+        "Compute the energy from the counter readings, if the recorder sampled often enough to count each wrap.",
         "RAPL: `max_energy_range_uj` of powercap.",
     ),
     "counter.cumulative": Check(
@@ -292,7 +304,7 @@ CHECKS: dict[str, Check] = {
         "The energy of a component is not the sum of its sensors.",
         "Fails if GPU, CPU or memory energy differs by more than 1 % from the sum over the sensors of the component, "
         "and also from the sum over the sensors of each single source. A sensor without energy "
-        "counts with the increase of its counter. Not checked if a sensor failed or belongs to another process.",
+        "counts with the increase of its counter. Not checked if a sensor failed, or if another process read it.",
         "Use the sensor readings.",
     ),
     "likeness.model": Check(
@@ -318,14 +330,15 @@ CHECKS: dict[str, Check] = {
     ),
     "likeness.batch_size": Check(
         "Processes had different batch sizes.",
-        "Fails if a name with `batch` differs in `effective_config`.",
+        "Fails if a setting of `effective_config` differs between processes, and its name contains `batch`.",
         "Aggregate them as separate experiments.",
     ),
     "likeness.configuration": Check(
         "Processes had different configurations.",
-        "Fails if a name without `batch` differs in `effective_config`, except names of a single process (`rank`, "
-        "`gpu_id`, `seed` and similar) and fields that an import kept. If the manifest has a `config_digest` (SHA-256 "
-        "of the configuration's JSON with sorted names) and no process has this digest, the check is not made.",
+        "Fails if another setting of `effective_config` differs between processes. Not compared are settings of a "
+        "single process (`rank`, `gpu_id`, `seed` and similar) and fields that an import copied from its source file. "
+        "If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with sorted names) and no process "
+        "has a configuration with this digest, the check is not made.",
         "Aggregate them as separate experiments. Ignore the finding if the difference does not change the work.",
         severity="warning",
     ),
@@ -368,9 +381,9 @@ CHECKS: dict[str, Check] = {
     "device.throttled": Check(
         "A GPU was slowed down by heat, by its power supply or by its power limit.",
         "Fails if a throttle reason `hw_slowdown`, `hw_thermal_slowdown`, `hw_power_brake` or `sw_thermal_slowdown` is "
-        "in the samples of the GPU (`record --samples`), or in its state at the start or the end. Only `sw_power_cap` "
-        "(the GPU draws its power limit) or `throttled` (AMD SMI gives no reason) gives an `info`. No finding if no "
-        "record has the state of its GPUs.",
+        "in the samples of the GPU (`record --samples`), or in its state at the start or the end. If the only reasons "
+        "are `sw_power_cap` (the GPU draws its power limit) and `throttled` (AMD SMI gives no reason), the severity is "
+        "`info`. Without the state of any GPU, there is no finding.",
         "Improve the cooling or the power supply, wait until the GPU is cool, and measure again. Compare only runs "
         "with the same throttle reasons.",
         "NVML API reference: nvmlClocksEventReasons. AMD SMI Python API: amdsmi_get_violation_status.",
@@ -378,9 +391,9 @@ CHECKS: dict[str, Check] = {
     ),
     "device.drift": Check(
         "The clock or the power limit of a GPU changed during the run.",
-        "Fails if the mean clock of the first and the last quarter differ by more than 5 % (`record --samples`, "
+        "Fails if the mean clocks of the first and the last quarter differ by more than 5 % (`record --samples`, "
         "without the samples of an idle GPU), or if the power limits at the start and at the end differ.",
-        "Warm the GPU up before the block, set the power limit before the run, and measure longer.",
+        "Warm the GPU up before the measurement, set the power limit before the run, and measure longer.",
         severity="warning",
     ),
     "zero.cpu_energy": Check(
@@ -423,7 +436,7 @@ CHECKS: dict[str, Check] = {
     "sources.missing": Check(
         "A raw file from which the aggregate was made is missing.",
         "Fails if a source of the aggregate is not among the raw files.",
-        "Restore the file; the aggregate holds a copy.",
+        "Restore the file; the aggregate contains a copy.",
         "The aggregate stores the SHA-256 of each source.",
     ),
     "sources.changed": Check(
@@ -438,15 +451,16 @@ CHECKS: dict[str, Check] = {
         "Run `llm-energy-measure aggregate`.",
     ),
     "sources.embedded": Check(
-        "The aggregate does not hold an exact copy of a raw file.",
-        "Fails if a value of an unchanged raw file differs from the copy in the aggregate, or if the aggregate holds "
-        "more or fewer processes than its sources. One finding for each value.",
-        "The aggregate was edited; recompute it with `llm-energy-measure aggregate --force`.",
+        "The aggregate does not contain an exact copy of a raw file.",
+        "Fails if a value of an unchanged raw file differs from the copy in the aggregate, or if the number of "
+        "processes in the aggregate differs from the number of its source files. Each of the first 20 "
+        "values has a separate finding.",
+        "Recompute the aggregate with `llm-energy-measure aggregate --force`, because it was edited.",
     ),
     "aggregate.altered": Check(
         "Another program changed values of the aggregate.",
-        "Fails if the values of the aggregate differ from the digest in its file. Another layout of the same values is "
-        "no change. Not checked if the file has no digest. `aggregate.recomputed` and `sources.embedded` name the "
+        "Fails if the values of the aggregate do not match the digest in its file. Another layout of the same values "
+        "passes. Not checked if the file has no digest. `aggregate.recomputed` and `sources.embedded` name the changed "
         "values.",
         "Find out who changed the file; `llm-energy-measure aggregate` recomputes it and keeps the changed file.",
     ),
@@ -456,17 +470,17 @@ CHECKS: dict[str, Check] = {
         "configuration, flags, warnings and the codes of failed checks. Fails if a number differs by more than 1e-9. "
         "Not checked if the aggregate names a rule of attribution or a strategy that is not installed. For an "
         "aggregate of another tool, only the totals are compared.",
-        "The aggregate was edited, or made by another rule; run `llm-energy-measure aggregate --force`.",
+        "Run `llm-energy-measure aggregate --force`: the aggregate was edited, or made with another rule.",
     ),
     "aggregate.readable": Check(
         "The aggregate can't be read.",
-        "Fails if the aggregate can't be read. Not checked if there is none.",
+        "Fails if the aggregate can't be read. Not checked if there is no aggregate.",
         "Run `llm-energy-measure aggregate --force`.",
     ),
     "aggregate.possible": Check(
         "The raw files can't be combined into one result.",
         "Fails if the raw files can't be combined. The other checks continue as far as possible.",
-        "Follow the message.",
+        "Read the message of the finding; it names the cause.",
     ),
     "suspicion.identical_readings": Check(
         "The readings of several processes are almost identical.",
