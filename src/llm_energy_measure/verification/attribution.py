@@ -3,7 +3,7 @@
 1. Each process has readings: one for each GPU sensor, and one for each other component (`readings.py`).
 2. The processes are divided into hosts. If the records don't show the hosts, several divisions are possible
    (`hosts.py`).
-3. For each division and host, the readings have explanations: what they can have covered, given their scope, the
+3. For each division and host, the readings have explanations: the hardware that they can cover, given their scope, the
    identity of GPUs, their windows, and the power that the boards can draw (`explanations.py`, `overlap.py`).
 4. The bounds are the least and the greatest energy of the explanations that no fact contradicts. A single energy is
    given if one explanation remains, or if all explanations agree.
@@ -128,7 +128,7 @@ def _explained(
     read: Callable[[int], list[Reading]],
     boards: Callable[[tuple[int, ...]], HostBoards],
 ) -> list[Explained]:
-    """Return the possible divisions into hosts, with their energies; all divisions if none is possible."""
+    """Return the divisions that the readings allow, with their energies; if they allow none, all tried divisions."""
 
     def explain(hosts: Hosts) -> Explained:
         if len(hosts) == len(processes) and (alone := _energies_alone(processes, hosts, read)) is not None:
@@ -225,7 +225,10 @@ def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts
 
 
 def _within(total: EnergyRange, plain_j: float) -> EnergyRange:
-    """Return the range limited to the plain sum, without rounding errors. An unproven point is removed."""
+    """Return the range limited to the plain sum, without rounding errors.
+
+    The point is removed if it is far below the plain sum and no over-count is proven.
+    """
 
     def rounded(energy_j: float) -> float:
         return plain_j if energy_j > plain_j * (1 - _ROUNDING) else max(0.0, energy_j)

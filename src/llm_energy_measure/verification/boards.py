@@ -58,7 +58,7 @@ class Boards(Struct, frozen=True):
         limit_w: Sum of the power limits of all boards, in watts; None if unknown.
         least_w: Lowest power limit of a board, in watts; None if unknown.
         is_mixed: Whether there are several models.
-        is_stated: Whether the name contains the number of boards (`4 x A40`). Above 1, it is the number of the node.
+        is_stated: Whether the name contains the number of boards (`4 x A40`). A number above 1 is that of the node.
     """
 
     count: int
@@ -92,15 +92,15 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("a2", 60, f"{_NVIDIA}, A2"),
             _row("h100 pcie", 350, f"{_NVIDIA}, H100 PCIe"),
             _row("h100 nvl", 400, f"{_NVIDIA}, H100 NVL"),
-            _row("h100 80gb hbm3", 700, f"{_NVIDIA}, H100 SXM5 (NVML's name for it)"),
+            _row("h100 80gb hbm3", 700, f"{_NVIDIA}, H100 SXM5 (name from NVML)"),
             _row("h100 sxm5", 700, f"{_NVIDIA}, H100 SXM5"),
             _row("h100 sxm", 700, f"{_NVIDIA}, H100 SXM5"),
-            _row("h800 80gb hbm3", 700, f"{_NVIDIA}, H800 SXM5 (NVML's name for it)"),
-            _row("h200", 700, f"{_NVIDIA}, H200 SXM (NVML's name for it)"),
+            _row("h800 80gb hbm3", 700, f"{_NVIDIA}, H800 SXM5 (name from NVML)"),
+            _row("h200", 700, f"{_NVIDIA}, H200 SXM (name from NVML)"),
             _row("h200 nvl", 600, f"{_NVIDIA}, H200 NVL"),
             _row("b200", 1000, f"{_NVIDIA}, B200 SXM"),
             _row("gh200", 1000, f"{_NVIDIA}, GH200: 450 to 1000 W for CPU, GPU and memory", cpu=True),
-            _row("gb200", 1200, f"{_NVIDIA}, GB200: 1200 W a GPU; a module has a CPU and two GPUs", cpu=True),
+            _row("gb200", 1200, f"{_NVIDIA}, GB200: 1200 W per GPU; a module has a CPU and two GPUs", cpu=True),
             _row("v100 sxm2", 300, f"{_NVIDIA}, V100 SXM2"),
             # No row for the V100 SXM3: its limit is not in the data sheet, and differs between DGX-2 and DGX-2H.
             _row("v100 pcie", 250, f"{_NVIDIA}, V100 PCIe"),
@@ -128,8 +128,8 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("rtx 5090", 575, _GEFORCE),
             _row("mi100", 300, f"{_AMD}, Instinct MI100"),
             _row("mi210", 300, f"{_AMD}, Instinct MI210"),
-            _row("mi250", 560, f"{_AMD}, Instinct MI250, peak; one sensor sees both dies", 2),
-            _row("mi250x", 560, f"{_AMD}, Instinct MI250X, peak; one sensor sees both dies", 2),
+            _row("mi250", 560, f"{_AMD}, Instinct MI250, peak; one sensor measures both dies", 2),
+            _row("mi250x", 560, f"{_AMD}, Instinct MI250X, peak; one sensor measures both dies", 2),
             _row("mi300x", 750, f"{_AMD}, Instinct MI300X"),
             _row("mi300a", 760, f"{_AMD}, Instinct MI300A, peak, for CPU, GPU and memory", cpu=True),
             _row("mi325x", 1000, f"{_AMD}, Instinct MI325X"),

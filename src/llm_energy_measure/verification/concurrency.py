@@ -2,8 +2,8 @@
 
 A lock lets only one process of an experiment read a shared sensor. Several experiments on one machine have no common
 lock, so the sum of their energies counts joules several times. Two readings are of one sensor if boot id, source and
-instance are equal. The times of the readings are compared on the monotonic clock of
-the boot, which does not change if the wall clock is set.
+instance are equal. The times of the readings are compared on the monotonic clock of the boot, which does not change if
+the wall clock is set.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def sensor_uses(experiment_id: str, records: Iterable[RawProcessResult]) -> Iter
 
 
 def _begin_sec(record: RawProcessResult, reading: SensorReading) -> float:
-    """Return how long after the start of the block a process began to read a sensor, in seconds."""
+    """Return how long after the start of the run a process began to read a sensor, in seconds."""
     if reading.window is UNSET or reading.window.duration_sec is None or record.timestamps.duration_sec is None:
         return 0.0
     return max(0.0, record.timestamps.duration_sec - reading.window.duration_sec)

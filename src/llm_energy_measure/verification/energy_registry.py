@@ -14,7 +14,7 @@ ENERGY_CHECKS: dict[str, Check] = {
         "unknown, because users can raise it.",
         "Record the scope of the sensor, or state it with `--assume gpu-scope=host`. In the next run, let one process "
         "read the host, or let each process read its own GPU and record this in `gpu_scope`.",
-        "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
+        "NVML documents an accuracy of 5 % for the power of Fermi and Kepler boards (`nvmlDeviceGetPowerUsage`).",
         "0112: 4 processes imply 3,156 W, and the boards can draw 1,000 W.",
     ),
     "energy.exceeds_devices": Check(
@@ -22,9 +22,9 @@ ENERGY_CHECKS: dict[str, Check] = {
         "Divides GPU energy / energy window of each process by a power limit: the limit of the GPUs that it read "
         "(scopes `device` and `process`), or of all stated boards of its host (other scopes). Fails if a sensor noise "
         "of 10 % does not explain the greatest ratio (above 1.31 for one process, above 1.37 for 8, at most 1.5) or "
-        "the mean ratio of several processes (above 1.2; above 1.22 for two). Also fails if the "
-        "shares of processes (scope `process`) together are above the limit of their board, and noise does not explain "
-        "the excess. `effect_j` is the energy above limit x window; it is a lower bound.",
+        "the mean ratio of several processes (above 1.2; above 1.22 for two). Also fails if the shares of processes "
+        "(scope `process`) together are above the limit of their board, and noise does not explain the excess. "
+        "`effect_j` is the energy above limit x window; it is a lower bound.",
         "Check the scope and the unit of the energy. Either the reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
     ),
@@ -90,7 +90,7 @@ ENERGY_CHECKS: dict[str, Check] = {
         severity="warning",
     ),
     "attribution.hosts_unknown": Check(
-        "The records don't show on how many hosts the processes ran, and the energy depends on it.",
+        "The records don't show on how many hosts the processes ran, and the energy depends on this number.",
         "Never fails. Reported if the records do not show the hosts (for example, without host, boot id, node and "
         "local rank), and different numbers of hosts give different energies.",
         "Record the host or the local rank, or state the number of hosts with `--assume hosts=N`.",

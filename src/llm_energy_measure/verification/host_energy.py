@@ -25,7 +25,7 @@ class DoubleCount(Struct, frozen=True, kw_only=True):
         plain_j: Sum of the readings, in joules.
         kept: Energy of the readings, with each joule counted once.
         names: Names of the GPUs, as far as known.
-        limit_w: Greatest power that the boards can draw, in watts; None if the proof is not a power.
+        limit_w: Greatest power that the boards can draw, in watts; None if the proof uses no power.
         found_w: Power that the readings imply together, in watts.
     """
 

@@ -39,8 +39,8 @@ _SHORT_UNION = 1.05
 _SAME_START = 0.05
 # Tolerances that are tried, in order, until the readings of one counter are consistent.
 _TOLERANCES = (0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.125, 0.16, 0.2, 0.25)
-# The cost of Bellman-Ford grows with the square of the number of edges. With more windows than this number, the bounds
-# are wider and cheaper.
+# The cost of Bellman-Ford grows with the square of the number of edges. Above this number of
+# windows, a cheaper method gives wider bounds.
 _MAX_WINDOWS = 48
 _EDGES = attrgetter("start", "end")
 

@@ -28,7 +28,7 @@ TOTAL_FACTOR = 10.0
 """Greatest ratio between a total and its components if GPU, CPU and memory energy are known."""
 
 PARTIAL_TOTAL_FACTOR = 900.0
-"""Greatest ratio if a component is unknown. It is below 1,000, the smallest factor between two of J, Wh and kWh."""
+"""Greatest ratio if a component is unknown. It is below 1,000, the smallest factor between J, Wh and kWh."""
 
 THROUGHPUT_TOLERANCE = 0.25
 """Greatest relative difference between a throughput and tokens / time: means of batches differ from means of a run."""

@@ -55,7 +55,7 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.unexpected_process": Check(
         "A process has an index beyond the expected number.",
-        "Fails if a process index is n or greater, and n is the expected number of processes.",
+        "Fails if a process index is not below the expected number of processes.",
         "Find out whether two runs share the folder.",
     ),
     "completeness.world_size": Check(
@@ -200,8 +200,9 @@ CHECKS: dict[str, Check] = {
         "Fails if a reported power, or energy / window (else energy / longest known time), is above 3 kW per GPU or "
         "above 50 kW per host. CPU power and total energy are compared with 50 kW. GPU power and GPU energy are "
         "compared with 3 kW per board that the process can have read, or with 50 kW if this number of boards is "
-        "unknown. If the scope or the number of boards of the process is unknown, a power above 3 kW per board that "
-        "the process names is a warning. Energies of listed devices are compared one by one.",
+        "unknown. If the scope or the number of boards of the process is unknown, and the record does not state the "
+        "boards of the host, a power above 3 kW per board that the process names is a warning. Energies of listed "
+        "devices are compared one by one.",
         "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
         "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "
         "(NVIDIA's data sheet), a Cerebras CS-2 23 kW.",
@@ -335,10 +336,10 @@ CHECKS: dict[str, Check] = {
     ),
     "likeness.configuration": Check(
         "Processes had different configurations.",
-        "Fails if another setting of `effective_config` differs between processes. Not compared are settings of a "
-        "single process (`rank`, `gpu_id`, `seed` and similar) and fields that an import copied from its source file. "
-        "If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with sorted names) and no process "
-        "has a configuration with this digest, the check is not made.",
+        "Fails if a setting of `effective_config` without `batch` in its name differs between processes. Settings of a "
+        "single process (`rank`, `gpu_id`, `seed` and similar) are not compared, nor are fields that an import copied "
+        "from its source file. If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with sorted "
+        "names) and no process has a configuration with this digest, the check is not made.",
         "Aggregate them as separate experiments. Ignore the finding if the difference does not change the work.",
         severity="warning",
     ),
