@@ -50,7 +50,7 @@ class SharedEnergy(Struct, kw_only=True):
     """Time and energy that an experiment has in common with other experiments that read the same sensors.
 
     Attributes:
-        others: Ids of these experiments, sorted.
+        others: Ids of the other experiments, sorted.
         common_sec: Longest time in which another experiment also read one sensor of this experiment, in seconds.
         common_j: Energy of the shared sensors in their common times, in joules. Other experiments count it too.
         equal_j: Part of this experiment in the energy of the shared sensors, in joules, if the experiments that read

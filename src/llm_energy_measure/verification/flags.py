@@ -1,4 +1,4 @@
-"""The two flags of the file format, and the warnings that say why a flag is False."""
+"""The two flags of the file format, and the warnings that explain why a flag is False."""
 
 from __future__ import annotations
 

@@ -113,5 +113,5 @@ class Explained(Struct, frozen=True):
 
     @property
     def is_possible(self) -> bool:
-        """True if the evidence does not contradict the division."""
+        """True if no readings of one host contradict each other."""
         return not any(host is not None and host.contradictions for host in self.by_host)

@@ -1,7 +1,8 @@
 """Divisions of the processes into hosts. If the records do not show the hosts, several divisions are possible.
 
-Evidence, from strongest to weakest: an equal boot id, an equal GPU UUID, an equal hostname (unless the boot ids
-differ), an equal node of the launcher, local ranks. Processes without these facts may have run on any number of hosts.
+Processes are on one host if they have the same boot id, GPU UUID, hostname (unless the boot ids differ) or node of the
+launcher. Local ranks are used only if no process has a boot id, a hostname or a node. Processes without these facts may
+have run on any number of hosts.
 """
 
 from __future__ import annotations

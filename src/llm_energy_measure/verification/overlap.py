@@ -25,7 +25,7 @@ SAME_INDEX = 0.125
 """Like `SAME_COUNTER`, if only an index identifies the GPU: some tools number the GPUs of each process from 0."""
 
 CAP_FACTOR = 3.0
-"""Assumed maximum power, as a multiple of the mean power of a reading. Used if no power limit is known."""
+"""Assumed maximum power, as a multiple of the mean power of a reading, if no power limit is known."""
 
 POINT_ERROR = 0.04
 """Greatest relative distance of an estimate from both bounds, if windows overlap in part."""

@@ -48,7 +48,7 @@ _TWO = 2
 
 
 class HostBoards(Struct, frozen=True, kw_only=True):
-    """The boards that a host is stated to have.
+    """The boards of a host that the records or the user state.
 
     Attributes:
         number: Number of boards of the host; None if it is not stated.
@@ -96,7 +96,7 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
 
 
 def noise_explains(ratios: Sequence[float]) -> bool:
-    """Return whether sensor noise can explain all of some powers, if the true powers are at most the limits.
+    """Return True if sensor noise alone can explain these powers on boards that draw at most their limits.
 
     The greatest of many noisy readings deviates more than a single reading, and their mean deviates less. So the
     allowed excess of the greatest ratio grows with the number of ratios, and the allowed excess of the mean shrinks.
@@ -112,7 +112,7 @@ def noise_explains(ratios: Sequence[float]) -> bool:
 
 
 def explained_sum(energies: Sequence[float]) -> float:
-    """Return the greatest multiple of the limit that noise can explain in the sum of some readings.
+    """Return the greatest multiple of the limit that noise can explain in the sum of these readings.
 
     Args:
         energies: The readings, in joules; their sum is more than 0.
@@ -137,7 +137,7 @@ def _deviations(chance: float) -> float:
 
 
 def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoards | None]]) -> Iterator[Finding]:
-    """Yield the finding whether each process implies no more GPU power than the boards that it read can draw.
+    """Check that each process implies no more GPU power than the boards that it read can draw.
 
     Args:
         readers: Processes with GPU energy, the scope of this energy (None if unknown), and the boards of the host

@@ -182,7 +182,7 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
 
 
 def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None, bool]:
-    """Return length (s) and span of the energy window, and whether the span is exact. A length of 0 is unknown.
+    """Return length (s) and span of the energy window, and whether the span is exact. A length of 0 means unknown.
 
     The run contains a window without start and end, so the span of this window is the run. The span is exact if run and
     window have the same length.

@@ -1,4 +1,4 @@
-"""Readings: the energy that each process read from each sensor, with what is known about the sensor and the time."""
+"""Readings: the energy that each process read from each sensor, with the scope of the sensor and the time span."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
         source: Source of the scope; None if the scope is unknown.
         window: Time span of the reading.
         sensors: Identities of the GPU sensors, unique within the host; empty if unknown.
-        index: Index of the only GPU, within its host; None if it is unknown or there are several GPUs.
+        index: Index of the GPU on its host; None if unknown, or if the reading covers several GPUs.
         is_by_index: Whether the sensors are identified by an index alone.
         gpu: Name of the GPU, for messages.
         is_shared: Whether other GPUs have the same sensor.
@@ -72,7 +72,7 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]:
-    """Return the readings of one process. Their sum is its total energy. Empty if the total is unknown or 0 J.
+    """Return the readings of one process, which add up to its total energy; empty if this total is unknown or 0 J.
 
     Args:
         process: The process.

@@ -145,7 +145,7 @@ def _overlaps(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Itera
 
 
 class _Run(NamedTuple):
-    """Start and end of a process, in seconds since some instant, and its index. The earliest start sorts first."""
+    """Start and end of a process, in seconds since a common instant, and its index. The earliest start sorts first."""
 
     start_sec: float
     end_sec: float
