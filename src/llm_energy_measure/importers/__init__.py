@@ -1,4 +1,4 @@
-"""Import results of other tools: their files as records, and a report of what was read. Nothing here writes a file.
+"""Import result files of other tools as records, with a report. No function here writes to a results directory.
 
 Example:
     >>> from llm_energy_measure import importers

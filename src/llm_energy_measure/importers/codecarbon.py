@@ -177,14 +177,15 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
 def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
     """Add notes about the other rows of the run: restarts, components that fell, and refused rows."""
     if part.number:
-        notes.repair("restart", f"the energy decreased to {row.cells['energy_consumed']} kWh at the end of the run")
+        found = f"the energy decreased because the tracker restarted; part {part.number + 1} of the run"
+        notes.repair("restart", f"{found} has {row.cells['energy_consumed']} kWh")
     for name, (line, before, after) in part.anomalies.fallen.items():
         found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
         notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so this energy is null", is_repair=True)
     later = part.anomalies.lost_after(row.line)
     if later:
         lines = f"line {', '.join(map(str, later))}" if len(later) <= 5 else f"{len(later)} lines from {later[0]}"
-        found = f"later rows of the run were refused ({lines}), so the energy covers only its beginning"
+        found = f"later rows of the run were refused ({lines}), so the energy covers only the beginning of the run"
         notes.warn("rows_refused", found)
 
 
@@ -206,7 +207,7 @@ def _record(
     if pue is not None and pue not in (0, 1):
         notes.warn(
             "pue_included",
-            f"all energies and powers include the PUE of {pue:g}; divide them by it to get the values of the machine",
+            f"all energies and powers include the PUE of {pue:g}; divide by the PUE to get the values of the machine",
         )
     if sum(phase.duration_sec or 0.0 for phase in phases or ()) > (numbers.get("duration") or math.inf) + 1.0:
         found = f"duration is {numbers.pop('duration'):g} s, less than the sum of the tasks of the run"

@@ -1,4 +1,4 @@
-"""Describe the content of a file, for the user who expected another format."""
+"""Describe the content of a file in the error message for an unknown format."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def describe(source: ImportSource) -> str:
 
 
 def is_first_major(source: ImportSource) -> bool:
-    """Return True if the schema version of the file is 1.x, which is older than the first schema of result files."""
+    """Return True if the schema version of the file is 1.x, which is older than schema 2.0.0."""
     found = re.match(rb'"1\.', bytes(source.fields.get("schema_version", b"")))
     return found is not None
 
@@ -49,7 +49,7 @@ def is_first_major(source: ImportSource) -> bool:
 def _describe_text(source: ImportSource) -> str:
     if source.start.lstrip(BLANK)[:1] in (b"{", b"["):
         line = json_error_line(source)
-        where = "" if line is None else f" (it breaks off at line {line})"
+        where = "" if line is None else f" (the syntax error is in line {line})"
         return f"JSON that is not an object, or is incomplete{where}"
     if len(source.header) > 1:
         return f"a table with the columns {_first_names(source.header)}"

@@ -1,7 +1,8 @@
-"""Import CSV logs of EnergiBridge: energy counters of the CPU, and powers of GPUs, for one command.
+"""Import CSV logs of EnergiBridge: energy counters of the CPU, and power samples of GPUs, for one command.
 
-`PP0` and `PP1` are parts of `PACKAGE`, and `COREi` are parts of `CPU`, so they are not added. The package is only the
-socket of core 0. The tool does not undo a wrap of a counter, so a counter that falls is unknown.
+`PACKAGE` includes `PP0` and `PP1`, and `CPU` includes `COREi`, so these columns are not imported. `PACKAGE` covers only
+the CPU socket of core 0. The tool does not correct the wrap of a counter, so the energy of a counter that falls is
+unknown.
 
 Source: EnergiBridge; `Delta` in ms, `Time` in ms since 1970, counters in J, powers in W or mW.
 """
@@ -51,7 +52,7 @@ _GPU = re.compile(r"GPU([0-9]{1,3})_POWER \(mWatts\)")
 
 
 class _Reading(NamedTuple):
-    """One sensor: its column, its component, and what it read."""
+    """The energy of one sensor in the window, in joules, with the column and the component of the sensor."""
 
     column: str
     component: Component
@@ -106,7 +107,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 
 
 def _series(source: ImportSource, names: list[str], notes: Notes) -> tuple[array[float], list[array[float]]]:
-    """Return times in seconds since 1970 and the columns, in order of time; `nan` is unknown."""
+    """Return times in seconds since 1970 and the values of the columns, in order of time; `nan` for unknown values."""
     positions = [source.header.index(name) for name in names]
     moments, columns = array("d"), [array("d") for _ in names]
     ignored = 0
@@ -129,7 +130,9 @@ def _series(source: ImportSource, names: list[str], notes: Notes) -> tuple[array
 def _seconds(edge: datetime) -> float:
     """Return an edge of the window in seconds since 1970. Raise RefusedInputError if it has no UTC offset."""
     if edge.tzinfo is None:
-        raise RefusedInputError("impossible_value", "write --from and --to with a UTC offset, as the times of the log")
+        raise RefusedInputError(
+            "impossible_value", "write --from and --to with a UTC offset, like the times of the log"
+        )
     return edge.timestamp()
 
 
@@ -140,7 +143,7 @@ def _moment(seconds: float) -> datetime:
 def _reading(
     name: str, times: array[float], column: array[float], duration_sec: float, notes: Notes
 ) -> tuple[_Reading, PowerTrace | None]:
-    """Return the energy of one column in the window from 0 to the duration, and its samples if it is a power."""
+    """Return the energy of a column from second 0 to the duration, and the samples if the column is a power."""
     known = [index for index, value in enumerate(column) if not math.isnan(value)]
     own_times = array("d", (times[index] for index in known))
     values = array("d", (column[index] for index in known))
@@ -174,7 +177,15 @@ def _reading(
 def _of_counter(
     name: str, times: array[float], values: array[float], duration_sec: float | None, notes: Notes
 ) -> _Reading:
-    """Return the difference of a counter at the edges of the window; None if it covers only a part, or fell."""
+    """Return the increase of a counter in the window. The energy is None if the counter fell or does not cover it.
+
+    Args:
+        name: Name of the column.
+        times: Times of the values, in seconds since the start of the window.
+        values: Values of the counter, in joules.
+        duration_sec: Length of the window; None if the values do not cover the window.
+        notes: Gets a note if the counter fell.
+    """
     inside = [
         value for time, value in zip(times, values, strict=True) if duration_sec is None or 0.0 <= time <= duration_sec
     ]
@@ -189,7 +200,7 @@ def _of_counter(
 
 
 def _energy(readings: list[_Reading], duration_sec: float) -> EnergyMetrics:
-    """Return the energies; the total is that of the system, else the sum of the components."""
+    """Return the energies. The total is the energy of the system sensor, or else the sum of the components."""
     parts: dict[str, Any] = {}
     found: dict[str, list[_Reading]] = {}
     for reading in readings:
@@ -236,7 +247,7 @@ def _energy(readings: list[_Reading], duration_sec: float) -> EnergyMetrics:
 
 
 def _component(name: str, readings: list[_Reading]) -> dict[str, Any]:
-    """Return the sum of the readings. Scope and provenance are None if they differ."""
+    """Return the sum of the readings. Scope and provenance are None if the readings have different ones."""
     known = [one.energy_j for one in readings if one.energy_j is not None]
     scopes, provenances = {one.scope for one in readings}, {one.provenance for one in readings}
     return component(

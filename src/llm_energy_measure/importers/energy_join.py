@@ -1,9 +1,9 @@
-"""Join the energy of one record to a record without energy that ran at the same time.
+"""Join the energy of an energy record to a run without energy that was measured at the same time.
 
-Most client benchmarks measure no energy, while an energy tracker on the server measures no requests. The energy of a
-run is the energy of the only record with the same start and end. If the record is a power log, it is the energy in the
-window of the run. Each joule counts once: a record is joined to at most one run, and a power log only to runs that do
-not overlap.
+Most client benchmarks measure no energy, and an energy tracker on the server measures no requests. A run gets the
+energy of the only energy record with the same start and end. From a power log, a run gets the energy between the start
+and the end of the run. To count each joule once, a record is joined to at most one run, and a power log only to runs
+that do not overlap.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class EnergyJoin:
 
     Args:
         sources: Records with energy. A power log with samples matches each run whose window it covers.
-        runs: All records that will be imported. An energy record that matches several runs is joined to none of them.
-        window: Start and end that the user stated. They replace the start and the end of a run that has this duration,
-            or no times.
+        runs: All records that will be imported. An energy record that matches several runs is joined to none of them,
+            except a power log, if the runs do not overlap.
+        window: Start and end that the user stated. They replace the start and the end of each run whose duration is
+            unknown or equals the length of the window.
     """
 
     def __init__(
@@ -61,7 +62,11 @@ class EnergyJoin:
                     self._runs_of[number][run.experiment_id] = self._span_of(run)
 
     def joined(self, record: RawProcessResult, notes: Notes) -> RawProcessResult:
-        """Return the record with the energy of the only record that matches it in time; note why if there is none."""
+        """Return the record with the energy of the only energy record that matches it in time.
+
+        A record with energy is returned unchanged. If not exactly one energy record matches, the record is returned
+        unchanged, and the notes get the reason.
+        """
         if record.energy_metrics.total_energy_j is not None:
             return record
         if not self._sources:
@@ -92,7 +97,7 @@ class EnergyJoin:
         return msgspec.structs.replace(record, **fields, effective_config=config)
 
     def _fields(self, source: EnergySource, span: Timestamps, notes: Notes) -> dict[str, Any]:
-        """Return the fields that the energy record gives to the run."""
+        """Return the fields of the energy record that replace those of the run, by name."""
         fields = _joined_fields(source.record)
         window = _window_in(source, span)
         if source.log is not None and window is not None:
@@ -103,7 +108,7 @@ class EnergyJoin:
         return fields
 
     def _span_of(self, run: RawProcessResult) -> Timestamps:
-        """Return start and end of a run: those that the user stated, if the run has this duration or no times."""
+        """Return start, end and duration of a run, with the window of the user if it fits the duration of the run."""
         start, end = self._window
         own = run.timestamps
         if start is None or end is None or (start.tzinfo is None) != (end.tzinfo is None):
@@ -121,7 +126,7 @@ class EnergyJoin:
         return [number for number, source in enumerate(self._sources) if _matches(source, span)]
 
     def _other_run(self, number: int, record: RawProcessResult, span: Timestamps) -> str | None:
-        """Return another run that would get the same energy, or None."""
+        """Return the id of another run that would get the same energy; None if there is no other run."""
         others = {name: other for name, other in self._runs_of[number].items() if name != record.experiment_id}
         if self._sources[number].log is not None:
             others = {name: other for name, other in others.items() if _overlap(other, span)}
@@ -134,8 +139,8 @@ class EnergyJoin:
             return f"{found}; the run has no start and end, so state them with --from and --to"
         zones = [{_has_zone(source.record.timestamps), _has_zone(span)} for source in self._sources]
         if mixed := sum(both == {True, False} for both in zones):
-            found += f"; {mixed} cannot be compared, because only one of the two has a time zone"
-            found += "; state start and end of the run as the log has them, with --from and --to"
+            found += f"; {mixed} cannot be compared, because only the record or only the run has a time zone"
+            found += "; state start and end of the run with --from and --to, in the form of the times of the log"
         elif not matches:
             found += f"; the run lasted from {span.start.isoformat()} to {span.end.isoformat()}"
             logs = [source.record.timestamps.span for source in self._sources if source.log is not None]
@@ -173,7 +178,7 @@ def _tolerance_sec(duration_sec: float) -> float:
 
 
 def _matches(source: EnergySource, run: Timestamps) -> bool:
-    """True if the record covers the run as a power log, or has its start and end within the tolerance."""
+    """True if the source is a power log that covers the run, or has the same start and end within a tolerance."""
     span = source.record.timestamps
     if None in (_has_zone(span), _has_zone(run)) or _has_zone(span) is not _has_zone(run):
         return False
@@ -203,5 +208,5 @@ def _overlap(one: Timestamps, other: Timestamps) -> bool:
 
 
 def _moved(log: PowerLog, seconds: float) -> PowerLog:
-    """Return the samples with all times later by some seconds."""
+    """Return the power samples with `seconds` added to all times, without the counters."""
     return msgspec.structs.replace(log, traces=[trace.moved(seconds) for trace in log.traces], counters=[])

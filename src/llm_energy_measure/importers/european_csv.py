@@ -21,11 +21,11 @@ def has_semicolons(start: bytes) -> bool:
 
 
 def convert_semicolons(data: bytes) -> bytes | None:
-    """Return a file with semicolons as CSV with commas and decimal points.
+    """Convert a table with semicolons to CSV with commas and decimal points.
 
     Returns:
-        The converted file, with as many lines; None if the file has no semicolons, if a row has another number of
-        cells than the header, or if the meaning of a number is ambiguous.
+        The converted file, with the same number of lines. None if the file has no semicolons, if a row has another
+        number of cells than the header, or if the meaning of a number is ambiguous.
     """
     if not has_semicolons(data):
         return None

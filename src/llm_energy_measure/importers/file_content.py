@@ -1,4 +1,4 @@
-"""The content of a source file: the first bytes, all bytes, or line by line. A file that changes is refused."""
+"""Read a source file: the first bytes, all bytes, or line by line. A file that changes during the import is refused."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from llm_energy_measure.importers.limits import MAX_BYTES
 from llm_energy_measure.importers.report import RefusedInputError
 
 START_BYTES = 1024 * 1024
-"""A longer file is read line by line where its format allows it."""
+"""Number of bytes that are read first. A longer file is read line by line if its format allows this."""
 
 _MAX_LINE_BYTES = 16 * 1024 * 1024
-"""The rest of a longer line is left out; no format has rows of this length."""
+"""Longer lines are cut at this number of bytes. No format has rows of this length."""
 
 _CHANGED = "the file changed while it was read; import the file after its tool has ended"
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 Progress = Callable[[Path, int], None]
-"""Called with a path and the number of bytes read of it so far."""
+"""Called with the path of a file and the number of its bytes that have been read."""
 
 
 class _Summary(NamedTuple):
@@ -33,7 +33,7 @@ class _Summary(NamedTuple):
 
 
 class FileContent:
-    """A regular file. Every read checks that the file is the one that was opened first.
+    """A regular file. Every read checks that the file did not change since it was first opened.
 
     Args:
         path: The file.
@@ -64,7 +64,7 @@ class FileContent:
         """All bytes, at most `MAX_BYTES`.
 
         Raises:
-            RefusedInputError: The file has more bytes, or changed.
+            RefusedInputError: The file has more than `MAX_BYTES` bytes, or changed.
         """
         if len(self.start) == self.size:
             return self.start
@@ -75,7 +75,7 @@ class FileContent:
             return self._read(file, self.size)
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines with their ends.
+        """Yield the lines, including the line feeds.
 
         Raises:
             RefusedInputError: The file changed.
@@ -111,7 +111,7 @@ class FileContent:
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        """Open the file, and check before and after the block that it did not change since it was first opened."""
+        """Open the file. After the `with` block, check that the file did not change since it was first opened."""
         try:
             with os.fdopen(os.open(self.path, _OPEN_FLAGS), "rb", buffering=START_BYTES) as file:
                 before = os.fstat(file.fileno())
@@ -131,7 +131,7 @@ class FileContent:
             raise RefusedInputError("changed_while_read", _CHANGED)
 
     def _read(self, file: BinaryIO, size: int) -> bytes:
-        """Return exactly `size` bytes from the position of the file."""
+        """Return exactly `size` bytes from the current position. Raise RefusedInputError if the file changed size."""
         data = bytearray()
         while len(data) < size and (chunk := file.read(min(START_BYTES, size - len(data)))):
             data += chunk
@@ -141,7 +141,7 @@ class FileContent:
         return bytes(data)
 
     def _show(self, size: int) -> None:
-        """Report the progress of the first read."""
+        """Call `progress` if the first read has passed another mebibyte."""
         if self._progress is not None and (size // START_BYTES > self._seen // START_BYTES or self._seen == 0):
             self._seen = max(size, 1)
             self._progress(self.path, size)

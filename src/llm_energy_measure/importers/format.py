@@ -41,9 +41,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Importer = Callable[[list[ImportSource], Options, ImportReport], Iterator[RawProcessResult]]
-"""Builds the records of one measurement, enters each in the report, and yields it at once.
+"""Builds the records of one measurement. Each record is added to the report and yielded at once.
 
-The list has one file, unless `Format.is_folder` is true. Records of one experiment are yielded one after the other.
+The list of sources has one file, unless `Format.is_folder` or `Format.reads_together` is true. Records of one
+experiment are yielded one after the other.
 """
 
 
@@ -52,17 +53,18 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Name of the format, for `--format`.
-        looks_for: What identifies a file of the format, for messages.
+        looks_for: Text in messages: what identifies a file of the format.
         recognises: Returns whether a file has this format, from its content only.
         read: Builds the records.
         is_folder: Whether several files of one folder form a measurement.
         reads_together: Whether the files of one folder are read together, although each file can be read alone.
-        needs_mapping: Whether the format can be read only with a mapping. Without one it is not tried.
-        takes_mapping: Whether a mapping of the user defines the fields of the format.
+        needs_mapping: Whether the format can be read only with a mapping. Without a mapping, the format is tried only
+            if the caller passes no other format.
+        takes_mapping: Whether a mapping of the user defines the fields of the record.
         covers: Scope and provenance of the energies, for the documentation.
         unknown: Fields that the files do not state, for the documentation.
-        part_names: Pattern of the file names, which identify files without content. Files whose first group is equal
-            belong to one measurement.
+        part_names: Regular expression of the file names, which recognises empty files. Files whose names have the same
+            first group belong to one measurement.
     """
 
     name: str
@@ -84,8 +86,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def measurements(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Group the files of a folder by measurement.
 
-        Files whose names state no measurement belong to the measurement of the folder if there is only one. Otherwise
-        these files form another group. In each group, files with the tool's own names come before copies of them.
+        Files whose names state no measurement are added to the only other group, if there is exactly one other group.
+        Otherwise they form a group. In each group, files with the tool's own names come before renamed copies.
         """
         groups: dict[str, list[Path]] = {}
         for path in paths:
@@ -98,6 +100,6 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def measurement_of(self, file_name: str) -> str:
-        """Return the name of the measurement that a file name begins with; empty if it states none."""
+        """Return the name of the measurement at the beginning of a file name; empty if the name has another form."""
         match = None if self.part_names is None else re.match(self.part_names, file_name)
         return match[1] if match else ""

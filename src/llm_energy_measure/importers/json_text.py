@@ -76,7 +76,7 @@ def require_unique_keys(data: bytes, what: str) -> None:
 
 
 def storable(value: Any) -> Any:
-    """Return a value of Python's json module as a record can store it; a number beyond a double (1e400) is None.
+    """Return a value of Python's json module in a form that a record can store; a number such as 1e400 becomes None.
 
     Raises:
         ValueError: A text has an unpaired surrogate, or an integer has more than 64 bits.
@@ -88,7 +88,7 @@ def storable(value: Any) -> Any:
 
 
 def as_null(_constant: str) -> None:
-    """Return None for NaN and the infinities, which are not measurements."""
+    """Return None: a hook of Python's json module for NaN and the infinities, which are not measurements."""
 
 
 def as_object(value: object) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def as_object(value: object) -> dict[str, Any]:
 
 
 def at_path(value: Any, path: str) -> Any:
-    """Return the value at a path of keys and list indices with dots between them; None if there is none.
+    """Return the value at a path of keys and list indices with dots between them; None if there is no value.
 
-    A key that contains dots itself has precedence over a path.
+    A key that contains dots has precedence over a path of several keys.
     """
     if isinstance(value, dict) and path in value:
         return value[path]

@@ -1,4 +1,4 @@
-"""Limits of an import, and the checks that refuse input beyond them."""
+"""Limits of an import, and the checks that refuse input beyond these limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_PARSED_BYTES = 32 * 1024 * 1024
 """Largest JSON text that is parsed completely, in bytes."""
 
-# Memory of parsed JSON in addition to 3 times the text. A list of 600,000 samples as objects takes 250 MB.
+# Parsed JSON may take this memory in addition to 3 times the size of the text. A list of 600,000 samples that are
+# objects takes 250 MB.
 _FREE_BYTES = 300_000_000
 
 MAX_FILES = 100_000

@@ -1,4 +1,4 @@
-"""The grammar of `--map FIELD=EXPRESSION`: columns, numbers, texts, `+ - * /` and parentheses.
+"""Parse `--map FIELD=EXPRESSION`. An expression has columns, numbers, texts, `+ - * /` and parentheses.
 
     mapping    = field "=" expression
     expression = term   { ("+" | "-") term }
@@ -6,8 +6,8 @@
     factor     = number | column | "[" any column "]" | "{" path "}" | "'" text "'" | "-" factor | "(" expression ")"
 
 A column name that is not a plain word needs brackets, and may contain pairs of brackets: `[power.draw [W]]`. A path
-names a value inside objects and lists of JSON: `{gpus.0.energy}`. A quoted text is the same in every row. An expression
-is None if one of its columns is blank, or if it divides by 0. No text is evaluated as Python.
+identifies a value inside objects and lists of JSON: `{gpus.0.energy}`. A quoted text is a constant. An expression is
+None if one of its columns is blank, or if it divides by 0. No expression is evaluated as Python code.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ Row = Mapping[str, Cell]
 
 
 class NestedValueError(ValueError):
-    """The error for a cell that is needed as a number and is an object or a list of JSON."""
+    """An expression needs a number, but the cell contains an object or a list of JSON."""
 
 
 class _Part(NamedTuple):
-    """A part of an expression: the functions that return its value in a row, as a cell and as a number.
+    """A part of an expression, as two functions of a row: one returns the value as a cell, the other as a number.
 
-    A text has no number, because it cannot be used in a calculation.
+    `number` is None for a quoted text, because a text cannot be used in a calculation.
     """
 
     cell: Callable[[Row], Cell]
@@ -68,10 +68,9 @@ class Expression(msgspec.Struct, frozen=True):
 
     Attributes:
         source: The expression as it was given.
-        columns: Names of the columns that it needs, and paths with their braces.
-        value: Returns its value in a row, given the cells by column. The value is a text only if the expression is one
-            column or one quoted text, and None if it is unknown. Raises ValueError if a cell that is needed as a
-            number is a text.
+        columns: Names of the columns that the expression needs, and paths with their braces.
+        value: Returns the value of the expression for a row of cells by column; None if the value is unknown. Only an
+            expression of one column or one quoted text returns a text. Raises ValueError if an operand is no number.
     """
 
     source: str
@@ -138,7 +137,7 @@ class _Parser:
         return self._chain(("*", "/"), self._factor)
 
     def _chain(self, signs: tuple[str, str], operand: Callable[[], _Part]) -> _Part:
-        """Return operands that are combined from left to right."""
+        """Return a chain of operands with these operators between them, combined from left to right."""
         part = operand()
         while self._next_sign() in signs:
             part = self._operation(self.tokens.pop()[1], part, operand())
@@ -172,7 +171,7 @@ class _Parser:
         return _Part(lambda _row: number, lambda _row: number)
 
     def _operation(self, sign: str, left: _Part, right: _Part) -> _Part:
-        """Return the part that combines two numbers: None if one of them is None, or if the result is not finite."""
+        """Return a part that combines two numbers. Its value is None if an operand is None or the result not finite."""
         combine, left_number, right_number = _OPERATORS[sign], left.number, right.number
         if left_number is None or right_number is None:
             raise self._error("a text cannot be used in a calculation")
@@ -211,7 +210,9 @@ def _number_in(column: str, row: Row) -> float | None:
 
 
 def parse_cell(cell: str, column: str) -> float | None:
-    """Return the number in a cell, or None. The unit may follow it, if the column name ends with it in brackets.
+    """Return the number in a cell; None if the cell is not a number.
+
+    A unit may follow the number if the column name ends with the same unit in brackets.
 
     Example:
         >>> parse_cell("300.00 W", "power.draw [W]"), parse_cell("300.00 kW", "power.draw [W]")
@@ -222,5 +223,5 @@ def parse_cell(cell: str, column: str) -> float | None:
 
 
 def describe_nested(column: str) -> str:
-    """Return why the value of a column is no number, and how to name a value inside this object or list."""
+    """Return the message for a value that is an object or a list, and not a number."""
     return f"{column} is an object or a list; name a value in it, such as {{{column.strip('{}')}.KEY}}"

@@ -1,8 +1,8 @@
 """Import power logs: samples of the power of each GPU, or of a server.
 
 Most logs contain no energy. The energy of each device is the integral of its power by the trapezoidal rule, between the
-first and the last sample or in a window. If the log has an energy counter, the energy is the difference of its values.
-A missing sample is never 0. A long gap is interpolated, and the record has a warning.
+first and the last sample or in a window. If the log has an energy counter, the energy is the increase of the counter.
+A missing sample never counts as 0. In a long gap, the power is interpolated, and the record has a warning.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TOOL = "power-log"
 
 
 class _Log(msgspec.Struct):
-    """The devices by host and name, whether the times are in UTC, and whether the rows have times."""
+    """The samples of each device, by host and device name. The times are local times if `is_utc` is False."""
 
     devices: dict[str | None, dict[str, Readings]]
     is_utc: bool
@@ -112,7 +112,7 @@ def _read_log(source: ImportSource, columns: Columns, ignored: IgnoredRows, *, i
             timed += 1
         else:
             untimed += 1
-        # Each power column of a table of servers is a host.
+        # In a table with one power column per server, each of these columns is a host.
         host = sample.device if columns.is_host else sample.host
         of_host = rows.setdefault(host, {})
         if (of_device := of_host.get(sample.device)) is None:
@@ -124,7 +124,7 @@ def _read_log(source: ImportSource, columns: Columns, ignored: IgnoredRows, *, i
         raise RefusedInputError("impossible_value", f"{untimed} rows have no time, and {timed} have one; split the log")
     devices = {host: {name: one.readings() for name, one in found.items()} for host, found in rows.items()}
     for found in devices.values():
-        # DCGM lists the instances of a GPU next to the GPU, which includes their energy.
+        # DCGM lists a GPU and its instances. The energy of the GPU includes the energy of the instances.
         if any(name.isdecimal() for name in found):
             for name in [name for name in found if name.startswith("GPU-") and " " in name]:
                 del found[name]
@@ -134,7 +134,7 @@ def _read_log(source: ImportSource, columns: Columns, ignored: IgnoredRows, *, i
 def _measured(
     log: _Log, devices: dict[str, Readings], options: Options, notes: Notes, *, is_host: bool
 ) -> tuple[Timestamps, EnergyMetrics]:
-    """Return the window of one host and its energy, and put the samples of the window into the notes."""
+    """Return window and energy of one host, and add the samples of the window to the notes."""
     low, high = (_edge(moment, log) for moment in (options.window_start, options.window_end))
     if not log.has_times:
         devices = {name: with_equal_intervals(device, name, low, high) for name, device in devices.items()}
@@ -157,7 +157,7 @@ def _measured(
     start, end = (start if low is None else 0.0), (end if high is None else high - origin)
     is_stated = low is not None or high is not None
     energy, power_log = energy_in_window(power_log, (start, end) if is_stated else None, notes)
-    if not log.has_times and not is_stated:  # only the difference of a counter is known
+    if not log.has_times and not is_stated:  # a counter without times has an increase, but no duration
         energy = msgspec.structs.replace(energy, duration_sec=None, gpu_power_w=None)
         return Timestamps(start=None, end=None, duration_sec=None), energy
     notes.power_log = power_log
@@ -167,12 +167,12 @@ def _measured(
 
 
 def _edge(moment: datetime | None, log: _Log) -> float | None:
-    """Return an edge of the window in seconds since the epoch of the log."""
+    """Return an edge of the window in seconds since 1970, in UTC or in the local time of the log."""
     if moment is None:
         return None
     if (moment.tzinfo is not None) != log.is_utc and log.has_times:
         form = "with" if log.is_utc else "without"
-        found = f"write --from and --to {form} a UTC offset, as the times of the log"
+        found = f"write --from and --to {form} a UTC offset, like the times of the log"
         raise RefusedInputError("impossible_value", found)
     return (moment.replace(tzinfo=None) - EPOCH).total_seconds() if moment.tzinfo is None else moment.timestamp()
 

@@ -172,7 +172,7 @@ def trace_of(readings: Readings, name: str, origin: float, file: SampleFile) -> 
 
 
 def counter_of(readings: Readings, name: str, origin: float, file: SampleFile) -> CounterTrace | None:
-    """Return the counter of a device; None if fewer than two rows have one. The arguments are those of `trace_of`."""
+    """Return the energy counter of a device; None if fewer than two rows have a value. Arguments: see `trace_of`."""
     if sum(not math.isnan(value) for value in readings.counters) < 2:
         return None
     rows = _known_rows([_relative(readings, name, origin), readings.counters])

@@ -37,11 +37,11 @@ class ImportedRecords:
         self._records = records
 
     def __iter__(self) -> Iterator[RawProcessResult]:
-        """Yield the records; records of one experiment follow each other."""
+        """Yield the records; the records of one experiment follow each other."""
         return self._records
 
     def with_entries(self) -> Iterator[tuple[RawProcessResult, Entry]]:
-        """Yield each record with its entry in the report, which the caller may change if it refuses the record."""
+        """Yield each record with its entry in the report. A caller that refuses the record may change the entry."""
         for record in self._records:
             yield record, self.report.entries[-1]
 
@@ -64,28 +64,30 @@ def read(
 ) -> ImportedRecords:
     """Import a file or folder of another tool, and report what was read.
 
-    The report lists all problems of the content. Only a path that names one file of an unknown format is an error,
-    and it is raised before the iteration begins. Unknown values are None in every field.
+    The report lists all problems of the content. If `path` is a single file of an unknown format, an exception is
+    raised before the iteration begins. Unknown values are None in every field.
 
     Args:
-        path: A file, or a folder, which is read with its subfolders; or several of them. If there are several, each
-            problem of a path is an entry of the report, and CodeCarbon's files are read together.
+        path: A file or a folder, or a sequence of files and folders. A folder is read with its subfolders. In a
+            sequence, each problem of a path is an entry of the report, and CodeCarbon's files are read together.
         format: Name of the format, or one or more `Format` objects; `auto` recognises the format from the content.
         host: Name of the measured machine, for files that do not state it.
         gpu_uuids: UUIDs of the GPUs of this machine, by index.
         mapping: For a generic table, `FIELD=EXPRESSION` for each field, such as `energy_j=energy_kwh*3.6e6`. With a
             mapping, a file is read as a table. In a folder, only files that no other format recognises are tables.
         join: Records with energy. A run without energy gets the energy of the energy record of the same time, if
-            exactly one record matches the run, and this record matches no other run. To find the other runs, all files
-            are read twice. Pass an `EnergyJoin` to join the runs of several paths.
+            exactly one record matches the run, and this record matches no other run. A power log may match several
+            runs that do not overlap. To find all matches, all files are read twice. Pass an `EnergyJoin` to join the
+            runs of several paths.
         rows_path: For a generic table, path to the list of rows in a JSON document, such as `results.runs`.
         group_by: Column of CodeCarbon's files; runs with equal cells become processes of one experiment.
         window: For a power log, start and end of the time in which energy is counted, as ISO 8601. With `join`, the
-            window is also the start and the end of each run that has this duration.
+            window is also the start and the end of each run that has this duration or no duration.
         columns: For a power log without header, the names of its columns as `nvidia-smi --query-gpu` has them.
-        max_files: Maximum number of files that are read from a folder. The report names the subfolder with more files.
+        max_files: Maximum number of files that are read from a folder and its subfolders. If there are more files, the
+            report names the subfolder at which the import stopped.
         max_bytes: Maximum size of a file. A file that is decoded as a whole may have 256 MiB at most.
-        progress: Called with each path and the number of bytes read of it so far.
+        progress: Called with the path of a file and the number of its bytes that have been read.
 
     Raises:
         ImportFormatError: The format is unknown, the mapping is invalid, or no format recognises the file.
@@ -145,7 +147,7 @@ def parse_window(start: str | None, end: str | None) -> tuple[datetime | None, d
 
 
 def _edge(name: str, text: str | None) -> datetime | None:
-    """Return an edge of the window. Raise ImportFormatError if it is no time."""
+    """Return an edge of the window; None if `text` is None. Raise ImportFormatError if `text` is no time."""
     moment = None if text is None else parse_time(text)
     if text is not None and moment is None:
         raise ImportFormatError("cannot import", f"{name} is {text!r}", "use a time such as 2026-04-01T10:00:00")
@@ -168,7 +170,7 @@ def _with_machine(record: RawProcessResult, options: Options) -> RawProcessResul
 def _with_uuids(devices: Sequence[DeviceEnergy], options: Options) -> list[DeviceEnergy]:
     """Return the devices with their UUIDs.
 
-    If the file states no index, the UUIDs are assigned in order, but only if there is one for each device.
+    If the file states no index, the UUIDs are assigned in order, but only if there is one UUID for each device.
     """
     indices = [device.gpu_id for device in devices]
     if all(index is None for index in indices) and len(devices) == len(options.gpu_uuids):

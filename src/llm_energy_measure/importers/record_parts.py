@@ -54,14 +54,12 @@ def component(
 
 
 def total_of_components(energies: Mapping[str, float | None], missing: str, notes: Notes) -> float | None:
-    """Return the sum of the known components, in their unit; None if it is no useful total.
-
-    It needs two known components, one of which is the GPU or the CPU.
+    """Return the sum of the known components, in their unit; None if fewer than two components are known.
 
     Args:
         energies: Energy of each component by name; None if it is unknown.
-        missing: Name of the total, which the source does not have.
-        notes: Gets what the total consists of.
+        missing: Name of the total that the source lacks.
+        notes: Gets a note with the components of the sum.
     """
     known = {name: value for name, value in energies.items() if value is not None}
     if len(known) < 2:

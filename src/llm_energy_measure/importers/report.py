@@ -40,7 +40,7 @@ CODES: dict[str, str] = {
     "own_aggregate_differs": "a total that the tool computed itself differs from the imported energy",
     "part_unreadable": "a file or field next to the measurement cannot be read; its values are null",
     "run_failed": "no request of the run succeeded; the record has the status failed and no throughput",
-    "energy_unjoined": "no or several energy records match in time, or one matches several runs; the energy is null",
+    "energy_unjoined": "zero or several energy records match the run, or one matches several runs; the energy is null",
     # repaired
     "energy_joined": "the energy comes from the energy record with the same start and end",
     "padded": "spaces around cells, or empty cells after the last column, were removed",
@@ -89,7 +89,7 @@ CODES: dict[str, str] = {
 
 
 class RefusedInputError(Exception):
-    """A file, row or object that cannot become a record; the importers catch it and put it into the report.
+    """A file, row or object cannot become a record. The importers catch this exception and add it to the report.
 
     Attributes:
         code: The reason code, a key of `CODES`.
@@ -104,7 +104,7 @@ class RefusedInputError(Exception):
 
 class Entry(
     msgspec.Struct, kw_only=True, gc=False
-):  # texts and numbers form no cycle; skipping the collector is faster
+):  # entries form no reference cycles, so the garbage collector can skip them, which is faster
     """What happened to one file, row or JSON object.
 
     Attributes:
@@ -126,7 +126,7 @@ class Entry(
     power_log: PowerLog | None = None
 
     def add_repair(self, code: str, message: str) -> None:
-        """Add a repair of the whole file to the entry of a record; an earlier repair keeps its code."""
+        """Add a repair of the whole file to the entry of a record. The entry keeps the code of an earlier repair."""
         self.message = message if self.code == "whole" else f"{self.message}; {message}"
         if self.outcome == "kept":
             self.outcome, self.code = "repaired", code
@@ -141,7 +141,7 @@ class Notes:
         self.messages: list[str] = []
         self.warnings: list[str] = []
         self.power_log: PowerLog | None = None
-        """Power samples that belong to the record."""
+        """Power samples of the record; None if there are none."""
 
     @property
     def warning(self) -> str | None:
@@ -149,18 +149,18 @@ class Notes:
         return "; ".join(self.warnings) or None
 
     def warn(self, code: str, message: str, *, is_repair: bool = False) -> None:
-        """Note a problem of the energy, which the record has to state too."""
+        """Add a note about a problem of the energy. The importer stores the same text as a warning in the record."""
         (self.repair if is_repair else self.add)(code, message)
         self.warnings.append(message)
 
     def add(self, code: str, message: str) -> None:
-        """Note a fact that changes no value."""
+        """Add a note about a fact that changes no value."""
         if self.code == "whole":
             self.code = code
         self.messages.append(message)
 
     def repair(self, code: str, message: str) -> None:
-        """Note a value that was repaired."""
+        """Add a note about a repaired value."""
         if self.outcome == "kept":
             self.code = code
         self.outcome = "repaired"
@@ -208,7 +208,7 @@ class ImportReport:
     def record(
         self, file: str | Path, record: RawProcessResult, notes: Notes | None = None, *, row: int | None = None
     ) -> RawProcessResult:
-        """Enter a record and return it, so that the importer can yield it at once."""
+        """Add an entry for a record. Return the record, so that the importer can yield it at once."""
         notes = notes or Notes()
         self._add(
             Entry(
@@ -226,7 +226,7 @@ class ImportReport:
     def refuse(
         self, file: str | Path, code: str, message: str, *, row: int | None = None, experiment_id: str | None = None
     ) -> None:
-        """Enter a file, row or object that becomes no record.
+        """Add an entry for a file, row or object that is refused.
 
         Args:
             file: Path of the file.
@@ -241,7 +241,7 @@ class ImportReport:
 
     @contextlib.contextmanager
     def refusing(self, file: str | Path, *, row: int | None = None, prefix: str = "") -> Iterator[None]:
-        """Enter a `RefusedInputError` of the `with` block as refused, and continue after the block."""
+        """Add a refused entry if the `with` block raises `RefusedInputError`, and continue after the block."""
         try:
             yield
         except RefusedInputError as error:
@@ -251,7 +251,7 @@ class ImportReport:
         if entry.code not in CODES:
             msg = f"unknown reason code {entry.code!r}; use a key of CODES"
             raise KeyError(msg)
-        # Thousands of files often have equal messages. Sharing the text saves memory.
+        # Thousands of files often have equal messages. Entries that share one text take less memory.
         if self.entries and self.entries[-1].message == entry.message:
             entry.message = self.entries[-1].message
         self.entries.append(entry)

@@ -20,17 +20,17 @@ from llm_energy_measure.importers.report import RefusedInputError
 _BLOCK_ROWS = 1024
 _NUMBER_BYTES = 8
 _IN_MEMORY_BYTES = 256 * 1024
-"""A shorter table needs no file."""
+"""A `SampleFile` with fewer bytes is kept in memory."""
 
 _SORTED_ROWS = 16 * _BLOCK_ROWS
 """Number of rows that are sorted in memory."""
 
 
 class SampleFile:
-    """A temporary file without a name, for the blocks of several tables. Several threads may read it at once.
+    """A temporary file without a name, for the blocks of several tables. Several threads may read it at the same time.
 
     Args:
-        file: An open file, which is closed with this object. By default, a temporary one in `TMPDIR`.
+        file: An open file, which is closed with this object. By default, a temporary file in `TMPDIR`.
     """
 
     def __init__(self, file: IO[bytes] | None = None) -> None:
@@ -57,14 +57,14 @@ class SampleFile:
         return offset
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return some bytes."""
+        """Return `size` bytes that begin at `offset`."""
         with self._lock:
             self._file.seek(offset)
             return self._file.read(size)
 
 
 class SampleTable:
-    """Rows of numbers; one block of each column is in memory.
+    """Rows of numbers in blocks. Only the last, incomplete block is in memory; the others are in the file.
 
     Args:
         file: The file for the blocks.
@@ -104,7 +104,7 @@ class SampleTable:
         return [self.column(number) for number in range(self._width)]
 
     def block(self, number: int, column: int) -> array[float]:
-        """Return the values of a column in a block."""
+        """Return the values of a column in the block with this number."""
         if number == len(self._offsets):
             return self._last[column :: self._width]
         size = _BLOCK_ROWS * _NUMBER_BYTES
@@ -168,7 +168,7 @@ def in_order(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
     runs: list[SampleTable] = []
     highest = float("-inf")
     while chunk := sorted(itertools.islice(iterator, _SORTED_ROWS), key=first):
-        # A chunk that begins at or after the end of the previous run is appended to this run.
+        # If no value of a chunk is less than the last value of the previous sorted run, the chunk extends this run.
         if not runs or chunk[0][0] < highest:
             runs.append(SampleTable(file, len(chunk[0])))
         runs[-1].extend(chunk)

@@ -19,7 +19,7 @@ from llm_energy_measure.importers.source_file import ImportSource
 
 
 def is_folder(path: str | Path) -> bool:
-    """Return whether a path is a folder. Raise ResultNotFoundError if it is empty or does not exist."""
+    """Return whether a path is a folder. Raise ResultNotFoundError if the path is empty or does not exist."""
     if path == "":  # Path("") is the current folder
         raise ResultNotFoundError("cannot import ''", "the path is empty", "name a file or a folder")
     path = Path(path)
@@ -33,11 +33,11 @@ def is_folder(path: str | Path) -> bool:
 
 
 class Scan:
-    """Yields the records of a file or folder. Only the files of one measurement are in memory at a time.
+    """Yields the records of a file or folder. Only files that are read together are in memory at the same time.
 
     Args:
         formats: Formats, in the order in which they are tried.
-        options: Statements of the caller, and limits.
+        options: Arguments of the caller, and limits.
         report: Gets an entry for each file, row or object.
     """
 
@@ -47,7 +47,7 @@ class Scan:
         self.report = report
 
     def file(self, path: Path) -> Iterator[RawProcessResult]:
-        """Return the records of one file, which the caller named.
+        """Return the records of one file, the path of which the caller passed.
 
         Raises:
             ImportFormatError: No format recognises the file.
@@ -62,7 +62,7 @@ class Scan:
         return self._read(form, [source])
 
     def paths(self, paths: Sequence[str | Path]) -> Iterator[RawProcessResult]:
-        """Yield the records of several files and folders. Files that explain each other are read together."""
+        """Yield the records of several files and folders. Files of a format with `reads_together` are read together."""
         together: dict[str, list[ImportSource]] = {}
         for name in paths:
             try:
@@ -84,7 +84,7 @@ class Scan:
             yield from self._read(form, together.pop(form.name, []))
 
     def _formats_of_file(self) -> Sequence[Format]:
-        """Return the formats of a file that the user named. With a mapping, the user wants a table."""
+        """Return the formats to try for a file that the user named; with a mapping, only the formats of tables."""
         tables = [form for form in self.formats if form.needs_mapping or form.takes_mapping]
         return tables if self.options.mapping and tables else self.formats
 
@@ -108,7 +108,7 @@ class Scan:
             yield from self._files_of(folder, names)
 
     def _files_of(self, folder: Path, names: Sequence[str]) -> Iterator[RawProcessResult]:
-        """Yield the records of the files of one folder: first of single files, then of those that belong together."""
+        """Yield the records of the files of one folder: first of single files, then of groups of files."""
         parts: dict[str, list[Path]] = {}
         together: dict[str, list[ImportSource]] = {}
         empty: list[Path] = []
@@ -136,12 +136,13 @@ class Scan:
     def _read_single(
         self, form: Format, source: ImportSource, together: dict[str, list[ImportSource]]
     ) -> Iterator[RawProcessResult]:
-        """Yield the records of a file that can be read alone, or keep the file until others of its format are there.
+        """Yield the records of a file. If its format reads several files together, add the file to `together` instead.
 
         Args:
             form: Format of the file.
             source: The file.
-            together: Files that wait for others, by format. They have at most `MAX_BYTES` together.
+            together: Files that wait for other files, by format. When the files of a format would exceed `MAX_BYTES`,
+                their records are yielded.
         """
         if not form.reads_together:
             yield from self._read(form, [source])
@@ -188,7 +189,7 @@ class Scan:
         return None
 
     def _open_all(self, form: Format, paths: Sequence[Path]) -> list[ImportSource]:
-        """Return the files of one measurement; none if they exceed the size limit together."""
+        """Return the files of one measurement; an empty list if the files together exceed the size limit."""
         sources: list[ImportSource] = []
         for path in paths:
             source = self._open(path)

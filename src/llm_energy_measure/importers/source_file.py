@@ -1,7 +1,8 @@
 """A source file of another tool, with views of its content that are computed on first use.
 
-A file of up to 1 MiB is read once. A longer one is read line by line where its format allows it, otherwise as a whole.
-The bytes that are parsed are the bytes whose digest the record keeps: a file that changes during the import is refused.
+A file of up to 1 MiB is read once. A longer file is read line by line if its format allows this, otherwise as a whole.
+The record stores the digest of the file. The digest is that of the imported bytes, because a file that changes during
+the import is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ BLANK = b"\xef\xbb\xbf \t\r\n"
 
 _SEPARATOR = re.compile(r"[ \t\r\n,]*")
 _MAX_DAMAGED = 100
-"""After this number of damaged objects, the rest of a file is not read: each may take as long to parse as the rest."""
+"""After this number of damaged objects, reading stops. A damaged object may take as long to parse as the whole file."""
 _OWN_FIELDS = ("energy_metrics", "aggregation", "attempt")
 """Each raw result, aggregate and manifest of this tool has one of these fields."""
 
@@ -71,7 +72,7 @@ class ImportSource:
 
     @property
     def start(self) -> bytes:
-        """The first `START_BYTES` bytes that are parsed."""
+        """The first `START_BYTES` bytes of `data`."""
         return self._content.start if self._converted is None else self._converted[:START_BYTES]
 
     @property
@@ -81,11 +82,11 @@ class ImportSource:
 
     @cached_property
     def text(self) -> str:
-        """The bytes as text; U+FFFD replaces bytes that are not UTF-8."""
+        """`data` as text; U+FFFD replaces bytes that are not UTF-8."""
         return self.data.decode("utf-8-sig", errors="replace")
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines that are parsed, with their ends. A long file is read line by line."""
+        """Return the lines of `data`, including line feeds. A file longer than `START_BYTES` is read line by line."""
         if self._converted is None and self.size > START_BYTES:
             return self._content.lines()
         return io.BytesIO(self.data)  # BytesIO does not copy the bytes
@@ -99,9 +100,10 @@ class ImportSource:
         require_rows(self._content.line_ends)
 
     def rows(self) -> Iterator[tuple[int, str]]:
-        """Yield number and text of each line after the first that is not blank, without line ends.
+        """Yield the number and the text of each line after the first line. Blank lines are skipped.
 
-        U+FFFD replaces bytes that are not UTF-8. A file that has more lines than `MAX_ROWS` is refused.
+        The text has no line end. U+FFFD replaces bytes that are not UTF-8. A file with more lines than `MAX_ROWS` is
+        refused.
         """
         self.require_lines()
         for number, line in enumerate(self.lines(), start=1):
@@ -119,7 +121,7 @@ class ImportSource:
         return True
 
     def note_undecodable(self, record: RawProcessResult, notes: Notes) -> None:
-        """Note a repair if the record contains text in which bytes that are not UTF-8 were replaced."""
+        """Add a note about a repair if the record contains text in which bytes that are not UTF-8 were replaced."""
         if not self._is_utf8 and "\ufffd".encode() in msgspec.json.encode(record):
             notes.repair("undecodable_text", "it has bytes that are not valid UTF-8; U+FFFD replaces them")
 
@@ -130,7 +132,7 @@ class ImportSource:
         if b"\0" in line or len(line) > MAX_CELL or line.lstrip(b"\xef\xbb\xbf \t")[:1] in (b"{", b"["):
             return []
         text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
-        # A file without line feeds, in which carriage returns end the rows, is not read.
+        # A file whose rows end with a carriage return alone is not supported.
         cells = None if "\r" in text else split_row(text)
         return [cell.strip() for cell in cells or []]
 
@@ -177,8 +179,8 @@ class ImportSource:
     def objects(self) -> Iterator[dict[str, Any] | RefusedInputError]:
         """Yield the JSON objects of a file that contains one object after the other.
 
-        A refusal takes the place of a damaged object and of an object that has a key twice. After a damaged object,
-        reading continues at the next line that begins with an object.
+        For a damaged object, and for an object that has a key twice, a `RefusedInputError` is yielded and not raised.
+        After a damaged object, reading continues at the next line that begins with an object.
 
         Raises:
             RefusedInputError: The file is larger than `MAX_PARSED_BYTES`, or has more objects than `MAX_ROWS`.

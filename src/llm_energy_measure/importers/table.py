@@ -1,7 +1,7 @@
 """Import any table (CSV, JSON lines, a list of JSON objects, Parquet) with a mapping that defines each field.
 
-Each row becomes a record. Fields without a mapping are None: no column is used because of its name. A missing column
-refuses the file, an invalid value refuses the row, and a blank cell is None.
+Each row becomes a record. Fields without a mapping are None: no column is used because of its name. A file that lacks a
+mapped column is refused, a row with an invalid value is refused, and a blank cell is None.
 
 The rows of one experiment are grouped without keeping their records in memory: a first pass finds the order of the
 rows, and a second pass builds the records.
@@ -77,7 +77,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 
 
 def _describe_duplicate(record: RawProcessResult, options: Options) -> str:
-    """Return which earlier row has the same key, and how the user can distinguish the two."""
+    """Return the message for a row that has the key of an earlier row, with advice how to distinguish the two rows."""
     if "experiment_id" not in options.mapping:
         # The id is a digest of the mapped values, so that a row that was copied or imported twice counts once.
         advice = "if it is another measurement, map a column that differs, for example to start or experiment_id"
@@ -87,7 +87,7 @@ def _describe_duplicate(record: RawProcessResult, options: Options) -> str:
 
 
 def _by_experiment(table: Table, options: Options) -> Iterator[tuple[int, TableRow]]:
-    """Yield the line and content of each row, grouped by experiment, in the order of their first rows."""
+    """Yield the line and content of each row, grouped by experiment. Experiments are in order of their first rows."""
     name = options.mapping.get("experiment_id")
     if name is None:  # each row is an experiment
         yield from ((line, row) for line, _, row in table.rows())
@@ -163,7 +163,7 @@ def _value(field: str, cell: Cell, source: str) -> Any:
 
 
 def _checked_number(what: str, number: float, *, is_whole: bool) -> float | int:
-    """Return a number with the type of its field. Refuse negative and too large ones, and fractions of an integer."""
+    """Return a number with the type of its field. Refuse a number that is negative, too large, or no whole number."""
     if number < 0:
         raise RefusedInputError("impossible_value", f"{what} is {number!r}, which is negative")
     if number >= (MAX_INTEGER if is_whole else MAX_NUMBER):
@@ -174,7 +174,7 @@ def _checked_number(what: str, number: float, *, is_whole: bool) -> float | int:
 
 
 def _time(what: str, cell: Cell, number: float | None) -> datetime:
-    """Return a timestamp in ISO 8601 or in seconds since 1970."""
+    """Return the timestamp of a cell, which is in ISO 8601 or in seconds since 1970. Refuse other cells."""
     moment = parse_time(cell) if isinstance(cell, str) else None
     if moment is None and number is not None:
         moment = from_epoch(number)
@@ -223,7 +223,7 @@ def _timestamps(values: dict[str, Any]) -> Timestamps:
 
 
 def _inference(values: dict[str, Any]) -> InferenceMetrics | None:
-    """Return the inference metrics; two of input, output and total tokens give the third."""
+    """Return the inference metrics. Of input, output and total tokens, a missing one is computed from the other two."""
     given: int | None = values.get("input_tokens")
     generated: int | None = values.get("output_tokens")
     total: int | None = values.get("total_tokens")

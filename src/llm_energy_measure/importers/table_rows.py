@@ -1,6 +1,6 @@
 """Read the rows of a table in one of four forms: CSV, JSON lines, a list of JSON objects, Parquet.
 
-Each form can return to an earlier row, so that only the file itself is in memory.
+A row can be parsed again from its position. So the file is in memory, but no list of parsed rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TableRow = dict[str, "Cell"] | RefusedInputError
 
 
 class Table(NamedTuple):
-    """A table in memory, in its original form.
+    """Access to the rows of a table. The file stays in memory in its own form, and rows are parsed when they are read.
 
     Attributes:
         rows: Yields the line or number of each row, its position, and its content.
@@ -110,7 +110,7 @@ def _line_table(
         return parse()
 
     def rows() -> Iterator[tuple[int, int, TableRow]]:
-        # A quoted cell can contain line ends. The line of a row is its first one.
+        # A quoted cell can contain line ends, so a row can have several lines. The first line is the line of the row.
         line, position = 1 + header_lines, start
         while position < len(source.data):
             row, end = at(position), lines.tell()
@@ -123,7 +123,7 @@ def _line_table(
 
 
 def _numbered_table(length: int, at: Callable[[int], TableRow]) -> Table:
-    """Return a table whose rows have numbers; a position is a number from 0."""
+    """Return a table whose rows have indices; a position is an index from 0."""
     require_rows(length)
     return Table(lambda: ((number + 1, number, at(number)) for number in range(length)), at)
 
@@ -131,14 +131,14 @@ def _numbered_table(length: int, at: Callable[[int], TableRow]) -> Table:
 def _csv_table(source: ImportSource, needed: set[str]) -> Table:
     lines, header = io.BytesIO(source.data), source.header  # BytesIO shares the bytes
     decode = partial(str, encoding="utf-8", errors="replace")
-    reader = csv.reader(map(decode, lines), strict=True)  # `map` continues after the end if the position changes
+    reader = csv.reader(map(decode, lines), strict=True)  # `map` is not exhausted at the end of `lines`
 
     def parse() -> TableRow | None:
         position = lines.tell()
         try:
             cells = next(reader)
         except csv.Error as error:
-            # A quote that is not closed consumes all lines after it. Continue at the line after the quote.
+            # After a quote that is not closed, the reader consumes all lines. Continue at the second line of the row.
             lines.seek(position)
             return RefusedInputError("torn", _describe_csv_error(error, len(decode(lines.readline()))))
         if not cells:
@@ -230,7 +230,10 @@ def _parquet_table(source: ImportSource, needed: set[str]) -> Table:
 
 
 def _plain(scalar: Any) -> Any:
-    """Return a Parquet value as a Python value. A text much longer than `MAX_CELL` is shortened."""
+    """Return a Parquet value as a Python value. A text of more than 4 * `MAX_CELL` bytes is replaced by question marks.
+
+    The question marks are longer than `MAX_CELL`, so `_row` refuses the row.
+    """
     scalar = scalar.value if hasattr(scalar, "dictionary") else scalar
     if hasattr(scalar, "as_buffer") and scalar.is_valid and scalar.as_buffer().size > 4 * MAX_CELL:
         return "?" * (MAX_CELL + 1)

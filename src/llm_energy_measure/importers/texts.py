@@ -17,18 +17,18 @@ _NAMES = frozenset(
         *("response", "responses", "output", "outputs", "answer", "answers"),
     }
 )
-"""Names of fields in which tools store texts. A number under one of these names is kept."""
+"""Names of fields in which tools store texts. Only texts and lists under these names are dropped, not numbers."""
 
 _CREDENTIALS = frozenset(("api_key", "authorization", "headers"))
-"""Names of fields with keys of a server, as in the `input_config` of AIPerf."""
+"""Names of fields with credentials of a server, as in the `input_config` of AIPerf."""
 
-# In run tables, these names can be factors with values such as `long`. The factors are at the top level of the
-# configuration; the fields of tools that write texts are below.
+# A factor of a run table can have one of these names, and a short value without spaces, such as `long`. Such a value is
+# kept at the top level of the configuration, where factors are stored. Under `prompt`, it is kept at every level.
 _LABEL = re.compile(r"\S{0,32}")
 
 
 def without_texts(record: RawProcessResult) -> RawProcessResult:
-    """Return a record without texts of requests and credentials in its configuration, at any depth."""
+    """Return a record whose configuration contains, at any depth, neither texts of requests nor credentials."""
     config = _without_texts(record.effective_config, is_top=True)
     return record if config is record.effective_config else msgspec.structs.replace(record, effective_config=config)
 

@@ -26,7 +26,7 @@ MAX_INTEGER = 2**53
 
 
 def parse_number(text: str) -> float | None:
-    """Return the finite number that the text contains.
+    """Return the finite number that the text contains; None if the text is not a number.
 
     Example:
         >>> parse_number("1.5e-3"), parse_number("machine"), parse_number("nan"), parse_number("1_000")
@@ -41,10 +41,10 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return the timestamp that the text contains, if it has only one meaning; it is naive without a UTC offset.
+    """Return the timestamp that the text contains; None if the text has no or several meanings.
 
-    The text is ISO 8601, or a date and a time as spreadsheets and nvidia-smi write them. A day and a month that could
-    be exchanged have two meanings.
+    The text is ISO 8601, or a date and a time as spreadsheets and nvidia-smi write them. A date has two meanings if day
+    and month could be exchanged. A timestamp without a UTC offset is naive.
 
     Example:
         >>> parse_time("2026-01-16T19:39"), parse_time("2026-01-16 9:39:00").hour, parse_time("1712121312000")
@@ -82,7 +82,7 @@ def _parse_spreadsheet_time(text: str) -> datetime | None:
 
 
 def parse_local_time(text: object, pattern: str) -> datetime | None:
-    """Return the naive timestamp that the text contains in a `strptime` pattern.
+    """Return the naive timestamp in a text that has the form of a `strptime` pattern; None for any other text.
 
     Example:
         >>> parse_local_time("20260816-160853", "%Y%m%d-%H%M%S"), parse_local_time(None, "%Y")
@@ -95,9 +95,9 @@ def parse_local_time(text: object, pattern: str) -> datetime | None:
 
 
 def from_epoch(seconds: float) -> datetime | None:
-    """Return the UTC time of seconds since 1970, if it is between 2001 and 2286.
+    """Return the UTC time of seconds since 1970; None if it is not between 2001 and 2286.
 
-    Smaller numbers come from a monotonic clock, which has no relation to the time of day, and larger ones are
+    Smaller numbers come from a monotonic clock, which has no relation to the time of day. Larger numbers are
     milliseconds.
 
     Example:
@@ -108,7 +108,7 @@ def from_epoch(seconds: float) -> datetime | None:
 
 
 def add_seconds(moment: datetime, seconds: float) -> datetime | None:
-    """Return the moment that is later, or earlier, by some seconds; None if it is outside the calendar.
+    """Return the moment plus some seconds, which may be negative; None if the sum is outside the calendar.
 
     Example:
         >>> add_seconds(datetime(2026, 1, 16), -60.0), add_seconds(datetime(2026, 1, 16), 1e200)
@@ -121,12 +121,12 @@ def add_seconds(moment: datetime, seconds: float) -> datetime | None:
 
 
 def _in_calendar(moment: datetime) -> datetime | None:
-    """Return the moment, or None in the first and last year, where a change of the zone can overflow."""
+    """Return the moment; None in the first and the last year, where a conversion of the time zone can overflow."""
     return moment if MINYEAR < moment.year < MAXYEAR else None
 
 
 def as_number(value: object) -> float | None:
-    """Return a decoded JSON value if it is a finite number of at least 0.
+    """Return a decoded JSON value as a float; None if it is not a finite number of at least 0.
 
     Example:
         >>> as_number(3), as_number(True), as_number("3"), as_number(-1.0)
@@ -142,18 +142,18 @@ def as_number(value: object) -> float | None:
 
 
 def as_integer(value: object) -> int | None:
-    """Return a decoded JSON value if it is an integer of at least 0; `8.0` is one."""
+    """Return a decoded JSON value as an integer; None if it is not an integer of at least 0. `8.0` is an integer."""
     found = as_number(value)
     return int(found) if found is not None and found.is_integer() and found < MAX_INTEGER else None
 
 
 def as_text(value: object) -> str | None:
-    """Return a decoded JSON value without surrounding spaces if it is a text that is not blank."""
+    """Return a decoded JSON value without surrounding spaces; None if it is not a text, or blank."""
     return value.strip() or None if isinstance(value, str) else None
 
 
 def as_joules(kwh: object) -> float | None:
-    """Return a decoded JSON value of kWh in joules if it is a finite number of at least 0."""
+    """Convert a decoded JSON value from kWh to joules; None if it is not a finite number of at least 0."""
     found = as_number(kwh)
     return None if found is None else kwh_to_j(found)
 
@@ -177,7 +177,7 @@ def digest(value: object, length: int = 8) -> str:
 
 
 def identifier(*parts: object) -> str:
-    """Return an experiment id made of these parts: a safe folder name, and equal for equal parts.
+    """Return an experiment id made of these parts. The id is a safe folder name. Equal parts have equal ids.
 
     If the id cannot contain all parts unchanged, it ends with a digest of the parts, so that different parts have
     different ids.
