@@ -17,7 +17,7 @@ _MOST = 1_000_000
 
 
 def parse_assumptions(words: Iterable[str]) -> Assumptions:
-    """Return the assumptions in `key=value` words; the word `none` alone states nothing.
+    """Return the assumptions that `key=value` words state. If `none` is the only word, there is no assumption.
 
     Raises:
         ConfigurationError: A key is unknown or occurs twice, or a value does not fit its key.
@@ -53,7 +53,8 @@ def _scope(doing: str, value: str) -> str:
 
 def _count(doing: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal() and 1 <= int(value[:8]) <= _MOST):
-        raise ConfigurationError(doing, f"{value!r} is not a number of at least 1", "use a whole number, such as 2")
+        found = f"{value!r} is not a whole number from 1 to {_MOST:,}"
+        raise ConfigurationError(doing, found, "use a whole number, such as 2")
     return int(value)
 
 
