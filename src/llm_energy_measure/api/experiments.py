@@ -335,7 +335,7 @@ class Experiments:
         Example:
             >>> load("results").plot("config.batch_size", by="model", kind="line")  # doctest: +SKIP
         """
-        # The other methods are faster without these imports.
+        # Other methods do not need these imports.
         from llm_energy_measure.reports.drawing import axes_of
         from llm_energy_measure.reports.figures import Choice, figure_of, read_for
         from llm_energy_measure.reports.plots import KINDS

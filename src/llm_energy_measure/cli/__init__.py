@@ -1,1 +1,1 @@
-"""The command line: the only place that knows a terminal."""
+"""The commands of `llm-energy-measure`, and their output on a terminal."""

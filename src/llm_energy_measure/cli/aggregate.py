@@ -23,7 +23,7 @@ from llm_energy_measure.verification.codes import SUM_FAMILIES
 from llm_energy_measure.verification.verdicts import VERDICTS, verdict_of
 
 _MAX_ERRORS = 10
-"""Without -v, `aggregate --all` prints so many errors."""
+"""Maximum number of errors that `aggregate --all` prints without -v."""
 
 _SKIPPED = {
     "current": "is up to date",
@@ -98,7 +98,7 @@ def aggregate(
 
     If an experiment fails, its old aggregate is kept, and the command continues. The exit status is 1
     if any experiment failed. --all prints errors and a summary; -v also prints a line about each experiment. If you
-    interrupt the command, run it again: --all skips experiments that are up to date.
+    interrupt the command, run the command again: --all skips experiments that are up to date.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
     options.require_all_for(all_experiments=all_experiments, shard=shard, executor=executor)
@@ -135,7 +135,7 @@ def aggregate(
 
 
 class _Summary:
-    """Numbers over all experiments.
+    """Numbers of experiments for the summary.
 
     Attributes:
         results: Number of experiments by outcome.
@@ -149,7 +149,7 @@ class _Summary:
         self.codes: Counter[str] = Counter()
 
     def add(self, outcome: bulk.AggregationOutcome) -> None:
-        """Count an experiment."""
+        """Count the outcome of one experiment."""
         self.results[outcome.result] += 1
         result = outcome.aggregated
         if result is not None and outcome.result == "aggregated":
@@ -157,7 +157,11 @@ class _Summary:
             self.codes.update({*result.codes_of("error"), *result.warning_codes})
 
     def print(self, *, with_findings: bool) -> None:
-        """Print the summary on stderr; with findings also the number per verdict and code, and of unprinted errors."""
+        """Print the number of experiments by outcome on stderr.
+
+        Args:
+            with_findings: Print also the number by verdict, the number by code, and the number of unprinted errors.
+        """
         results = self.results
         skipped = results["current"] + results["external"]
         interrupted = f", {results['interrupted']:,} interrupted" if results["interrupted"] else ""
@@ -186,7 +190,7 @@ def _aggregate_all(
 def _aggregate_ids(
     repository: FileSystemRepository, ids: Sequence[str], rule: dict[str, Any]
 ) -> Iterator[bulk.AggregationOutcome]:
-    """Aggregate the named experiments one by one; an unknown id gives a failed outcome."""
+    """Aggregate the experiments with these ids one by one. An unknown id gives the outcome `failed`."""
     for name in ids:
         try:
             options.require_known(repository, name)
@@ -199,7 +203,7 @@ def _aggregate_ids(
 def _with_progress(
     outcomes: Iterator[bulk.AggregationOutcome], count: Callable[[], int]
 ) -> Iterator[bulk.AggregationOutcome]:
-    """Return the outcomes, with a progress bar if stderr is a terminal and there are several."""
+    """Return the outcomes. Show a progress bar if stderr is a terminal and `count()` is at least 2."""
     if terminal.shows_progress():
         total = count()
         if total > 1:
@@ -211,7 +215,7 @@ def _with_progress(
 
 
 def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named: bool) -> None:
-    """Print one line about an experiment, its warnings and its failed checks."""
+    """Print one line with the result of an experiment, and its warnings and failed checks."""
     name = outcome.experiment_id
     result = outcome.aggregated
     is_new = outcome.result == "aggregated"
@@ -233,7 +237,7 @@ def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named:
 
 
 def _print_problems(outcome: bulk.AggregationOutcome, *, with_error: bool) -> None:
-    """Print the unreadable files and the reason why there is no aggregate."""
+    """Print a line for each unreadable or unpublished file, and the reason if there is no new aggregate."""
     name = outcome.experiment_id
     for file in outcome.unreadable:
         terminal.warn(f"{name}/{file.name} is unreadable: {file.reason}")
@@ -265,7 +269,7 @@ def _codes_without_warning(result: AggregatedSummary) -> list[str]:
 
 def _document(repository: FileSystemRepository, outcome: bulk.AggregationOutcome) -> dict[str, Any]:
     result = outcome.aggregated
-    if result is None and outcome.result == "current":  # --all did not read the aggregate
+    if result is None and outcome.result == "current":  # --all does not read an aggregate that is up to date
         with contextlib.suppress(LLMEnergyMeasureError):
             result = repository.load_summary(outcome.experiment_id)
     return {

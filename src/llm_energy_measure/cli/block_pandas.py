@@ -15,7 +15,7 @@ class _PandasBlocker:
     """An import finder that reports pandas as not installed."""
 
     def find_spec(self, fullname: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        """Raise `ModuleNotFoundError` for pandas; return None for other modules, so that the next finder is used."""
+        """Raise `ModuleNotFoundError` for pandas. Return None for others, so that Python uses the next finder."""
         if fullname == "pandas":
             msg = "the import is blocked, because no command uses pandas"
             raise ModuleNotFoundError(msg, name=fullname)
@@ -24,7 +24,7 @@ class _PandasBlocker:
 
 @contextlib.contextmanager
 def block_pandas() -> Iterator[None]:
-    """Make `import pandas` fail in the block; pyarrow tries it to find out whether a list is a DataFrame."""
+    """Make `import pandas` fail in the block. pyarrow imports pandas only to test whether a value is a DataFrame."""
     blocker = _PandasBlocker()
     sys.meta_path.insert(0, blocker)
     try:

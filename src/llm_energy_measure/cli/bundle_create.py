@@ -75,14 +75,15 @@ def create(
     only_passed: bool,
     pseudonymise: bool,
 ) -> None:
-    """Pack experiments into one ZIP file that anyone can check.
+    """Pack experiments into one ZIP file that 'bundle verify' can check.
 
     Without ids and --where, the bundle has all experiments; with both, it has the experiments that match both. A
     condition also selects experiments that are not aggregated. The bundle has the raw files, manifests, tags,
-    aggregates, the verdict on each experiment, and a record of the selection. This record also lists the experiments of
-    the same configurations that are left out. The same results give the same bytes.
+    aggregates, the verdict on each experiment, and a record of the selection. This record also lists the experiments
+    that are left out and have the configuration of a packed experiment. The same results give the same bytes.
 
-    The printed line is for the paper. The digest is the SHA-256 of the file tagmanifest-sha256.txt in the bundle.
+    The command prints a line for the paper. The digest in this line is the SHA-256 of the file tagmanifest-sha256.txt
+    in the bundle.
     """
     if target == "-":
         message = "a bundle cannot be written to stdout; write for example --to fig3.zip"
@@ -126,7 +127,7 @@ def _report_function() -> Callable[[FileSystemRepository], bytes]:
 
 
 def _print_created(created: CreatedBundle) -> None:
-    """Print the line for the paper on stdout, and warnings about the selected experiments on stderr."""
+    """Print the line for the paper on stdout. Print on stderr what is not complete, left out or replaced."""
     selection = created.selection
     if created.unclean:
         verb = "is" if len(created.unclean) == 1 else "are"

@@ -19,9 +19,9 @@ from llm_energy_measure.cli import formatting, options, streams, terminal
 @options.verbosity_options
 @streams.finish_work
 def open_(*, path: str, target: str) -> None:
-    """Extract a bundle into a new folder; DIR/data is then a results directory.
+    """Extract a bundle into the new folder DIR; DIR/data is then a results directory.
 
-    Nothing is extracted if a file is changed, missing or not listed. 'bundle verify DIR' checks the folder again.
+    No file is extracted if a file is changed, missing or not listed. 'bundle verify DIR' checks the folder again.
     """
     with opened(path) as source:
         found = open_bundle(source, target)

@@ -1,4 +1,4 @@
-"""What `bundle create` and `bundle verify` print in the same way: progress, long lists, and verdicts."""
+"""Output that `bundle create` and `bundle verify` share: progress, long lists, and verdicts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from llm_energy_measure.cli import terminal
 
 MAX_LISTED = 12
-"""Number of names in a message. The files of the bundle and --json have all names."""
+"""Maximum number of names in a message. The files of the bundle and the output of --json have all names."""
 
 
 def with_progress(doing: str) -> Callable[[Iterator[str], int], Iterator[str]]:
-    """Return a function that shows a progress bar over items, if stderr is a terminal and there are several."""
+    """Return a function that shows a progress bar for two or more items, if stderr is a terminal."""
 
     def shown(items: Iterator[str], total: int) -> Iterator[str]:
         if not terminal.shows_progress() or total < 2:
@@ -26,7 +26,7 @@ def with_progress(doing: str) -> Callable[[Iterator[str], int], Iterator[str]]:
 
 
 def listed(words: Sequence[str], separator: str = ", ") -> str:
-    """Return words as one text; if there are many words, only the first words.
+    """Return the first `MAX_LISTED` words as one text, with the number of the other words.
 
     Example:
         >>> listed(["a", "b"])
@@ -37,7 +37,7 @@ def listed(words: Sequence[str], separator: str = ", ") -> str:
 
 
 def unclean_text(unclean: Mapping[str, str]) -> str:
-    """Return the experiments with their verdicts; if there are many, the number of each verdict.
+    """Return up to `MAX_LISTED` experiments with their verdicts; for more experiments, the number by verdict.
 
     Example:
         >>> unclean_text({"exp_7": "partial"})

@@ -1,6 +1,6 @@
-"""Select the experiments of a bundle, and find the repeats of their configurations that are not selected.
+"""Select the experiments of a bundle, and find the experiments of the same configurations that are not selected.
 
-The facts of the experiments are in a temporary database, so that memory holds only the ids.
+A temporary database stores the facts about the experiments, so that memory contains only the ids.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from llm_energy_measure.cli import terminal
 from llm_energy_measure.cli.selection import selected
 from llm_energy_measure.results.repository import FileSystemRepository
 
-# By whether the command line has ids, and whether it has a condition.
+# Why an experiment is left out, by (the command line has ids, the command line has a condition).
 _REASONS = {
     (True, False): "its id was not given",
     (False, True): "it does not match the condition",
     (True, True): "the ids and the condition do not select it",
 }
 
-# Facts that are missing or incomplete for a repeat with a process that has no result.
+# Facts that can differ between repeats if some processes of a repeat have no result.
 _OF_FOUND_PROCESSES = frozenset({"processes", "gpus", "hosts", "method", "libraries"})
 
 _BATCH = 256
@@ -63,19 +63,19 @@ JOIN identities AS own ON own.digest = repeats.identity JOIN identities AS its O
 WHERE NOT is_packed AND (is_excluded OR has_excluded) ORDER BY folder, first
 """
 
-_GroupKey = tuple[int, bytes]  # number of the settings, digest of the identity
+_GroupKey = tuple[int, bytes]  # settings_number, digest of the identity
 
 
 def select(repository: FileSystemRepository, ids: Sequence[str], where: str | None) -> Selection:
-    """Return the selected experiments, and the others of the same configurations.
+    """Return the selected experiments, and the experiments of the same configurations that are not selected.
 
     Args:
         repository: The results directory.
-        ids: Ids and globs of the command line; may be empty.
-        where: Condition of the command line. Without ids and condition, all experiments are selected.
+        ids: Ids and globs of the command line. May be empty.
+        where: Condition of the command line. If there are neither ids nor a condition, all experiments are selected.
 
     Raises:
-        ResultNotFoundError: An id is unknown, or nothing is selected.
+        ResultNotFoundError: An id is unknown, or no experiment is selected.
         ConfigurationError: The condition is wrong.
     """
     if not ids and where is None:
@@ -99,10 +99,11 @@ def _all_folders(repository: FileSystemRepository) -> set[str]:
 
 
 class _Repeats:
-    """The experiments of a results directory: which of them are repeats of the packed ones?
+    """Finds the repeats of the packed experiments in a results directory.
 
-    `group_observations` decides which experiments are repeats. The facts of an experiment without some of its processes
-    can differ from the facts of its repeats: for it, the settings and the other known facts decide.
+    Experiments are repeats by the rule of `group_observations`. If an experiment is excluded from statistics, for
+    example because results of processes are missing, some of its facts can differ from those of its repeats. Then
+    only the settings and the facts that do not depend on the processes are compared.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class _Repeats:
             self._differing.add(facts_of(one))
             folder = repository.folder_of(one.experiment_id)
             is_unknown = one.excluded is not None and not one.configuration and "model" not in one.identity
-            # Without a configuration, the identity has the id without the number of the repeat.
+            # Without a configuration, the identity contains the id without the final `_c<n>` of repeats.
             name = one.identity.get("id") or ""
             flags = (folder in packed, one.excluded is not None, is_unknown)
             digest = _digest(identity)
@@ -129,7 +130,7 @@ class _Repeats:
         database.executescript(_GROUPS)
 
     def _observations(self) -> Iterator[tuple[int, bytes, Observation]]:
-        """Yield the number of the settings of each experiment, its identity as JSON, and its observation."""
+        """Yield the `settings_number` (-1 if unknown), the identity as JSON and the observation of each experiment."""
         found = self._catalogue.each_experiment(Query(with_pending=True), max_parts=_BATCH)
         while batch := list(islice(found, _BATCH)):
             for experiment, one in zip(batch, observations_of(batch, ""), strict=True):
@@ -137,7 +138,7 @@ class _Repeats:
                 yield -1 if number is None else number, msgspec.json.encode(one.identity), one
 
     def left_out(self, reason: str) -> list[LeftOut]:
-        """Return each experiment that is not packed and has the configuration of a packed experiment."""
+        """Return the experiments that are not packed and have the configuration of a packed experiment."""
         found: dict[str, tuple[str, _GroupKey]] = {}
         for folder, own_id, settings, identity in self._database.execute(_IN_PACKED_GROUP):
             found[folder] = own_id, (settings, identity)
@@ -151,7 +152,7 @@ class _Repeats:
         ]
 
     def _names(self, keys: set[_GroupKey]) -> dict[_GroupKey, str]:
-        """Return the names of groups."""
+        """Return the name of each group of repeats, by its key."""
         names: dict[_GroupKey, str] = {}
         differing = self._differing.keys()
         for settings, identity, one in self._observations() if keys else ():
@@ -162,7 +163,7 @@ class _Repeats:
         return names
 
     def unknown(self) -> set[str]:
-        """Return the folders of the experiments that are not packed, and whose configuration is unknown."""
+        """Return the folder names of the experiments that are not packed and have an unknown configuration."""
         known = self._database.execute("SELECT folder FROM repeats WHERE NOT is_unknown")
         others = _all_folders(self._repository) - self._packed
         others.difference_update(folder for (folder,) in known)

@@ -21,17 +21,17 @@ from llm_energy_measure.exceptions import BundleError
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{64}")
 _HELP = """Check that a bundle is whole, who signed it, and that its verdicts follow from its raw files.
 
-PATH is the ZIP file, or the folder into which it was unzipped. No file is extracted. Each verdict is computed again
-from the raw files, and compared with the stored one. --table compares the numbers of a published table: a printed
-number is right if the value of the bundle rounds to it.
+PATH is the ZIP file, or the folder with its extracted files. The command extracts no file. Each verdict is recomputed
+from the raw files and compared with the stored verdict. --table compares the numbers of a published table: a printed
+number is right if the value in the bundle rounds to the printed number.
 
 \b
 Exit status and outcome:
 {outcomes}
    1 an error of the command, such as a missing ssh-keygen; 2 wrong usage
 
-The first of these that applies is the outcome: refused, changed, incomplete, signature-invalid, verdict-differs,
-table-differs.
+If several outcomes apply, the output has the first outcome of this list: refused, changed, incomplete,
+signature-invalid, verdict-differs, table-differs.
 
 \b
 Codes of the reasons:
@@ -57,12 +57,12 @@ def _checked_digest(_context: click.Context, _parameter: click.Parameter, value:
     ),
 )
 @click.argument("path", metavar="PATH", type=options.PathName())
-@click.option("--expect", metavar="DIGEST", callback=_checked_digest, help="Require this digest: the one in the paper.")
+@click.option("--expect", metavar="DIGEST", callback=_checked_digest, help="Require this digest (from the paper).")
 @click.option(
     "--allowed-signers",
     metavar="FILE",
     type=options.PathName(),
-    help="Accept the keys in this file: a line 'NAME KEYTYPE KEY' for each, as ssh-keygen reads it.",
+    help="Accept the keys in this file. Each line is 'NAME KEYTYPE KEY', as in ALLOWED SIGNERS of ssh-keygen.",
 )
 @click.option("--table", metavar="CSV", type=options.PathName(), help="Compare the numbers of this published table.")
 @click.option(
@@ -121,7 +121,7 @@ def _document(found: BundleCheck) -> dict[str, Any]:
 
 
 def _print_check(found: BundleCheck, *, has_table: bool) -> None:
-    """Print the outcome, its reasons, and what a reader has to know about the selection."""
+    """Print the outcome, its reasons, and the experiments that the authors left out or changed."""
     terminal.print_line(f"{found.outcome}: {OUTCOMES[found.outcome][1]}")
     for problem in found.problems[:MAX_LISTED]:
         terminal.print_line(f"- {problem}")
@@ -145,7 +145,7 @@ def _print_check(found: BundleCheck, *, has_table: bool) -> None:
 
 
 def _print_selection(selection: Selection) -> None:
-    """Print what the authors left out or replaced."""
+    """Print which experiments the authors left out, and whether names are replaced."""
     if selection.left_out:
         left_out = [f"{one.experiment_id} ({one.reason})" for one in selection.left_out]
         terminal.print_line(f"left out by the authors: {listed(left_out)}")

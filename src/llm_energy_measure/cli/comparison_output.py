@@ -34,7 +34,7 @@ def print_tables(comparison: Comparison, kind: energies.EnergyKind, unit: str | 
 def encoded(
     comparison: Comparison, form: str, fail_on: Sequence[str], kind: energies.EnergyKind, unit: str | None = None
 ) -> bytes:
-    """Return the comparison in a format: `table`, `markdown`, `latex`, `json` or `junit`."""
+    """Return the comparison in the format `form`: `table`, `markdown`, `latex`, `json` or `junit`."""
     if form == "json":
         return terminal.encode_json(comparison) + b"\n"
     if form == "table":
@@ -47,7 +47,7 @@ def encoded(
 
 
 def summary(comparison: Comparison) -> str:
-    """Return the number of rows by verdict.
+    """Return the number of rows by verdict as one line.
 
     Example: `3 rows (1 worse, 2 equivalent)`
     """
@@ -58,7 +58,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def _junit(comparison: Comparison, fail_on: Sequence[str], unit: str | None) -> Iterator[str]:
-    """Yield JUnit XML: one suite for each table, one test case for each row. A met condition is a failure."""
+    """Yield JUnit XML: one suite per table, one test case per row. A row that meets a condition of --fail-on fails."""
     yield '<?xml version="1.0" encoding="UTF-8"?>'
     yield "<testsuites>"
     for table in comparison.tables:
@@ -91,14 +91,14 @@ def _junit(comparison: Comparison, fail_on: Sequence[str], unit: str | None) -> 
 
 
 def _met(row: Row, fail_on: Sequence[str]) -> list[str]:
-    """Return the conditions that a row meets. No verdict counts as undecided."""
+    """Return the conditions that a row meets. A row without a verdict meets `undecided`."""
     return [
         word for word in fail_on if word == (row.verdict or "undecided") or (word == "confounded" and row.confounded)
     ]
 
 
 def _xml(content: str) -> str:
-    """Return text with the signs of XML and the characters that XML forbids replaced."""
+    """Return the text with the special characters of XML as entities, and forbidden characters as escapes."""
     lines = (terminal.escape(line) for line in content.split("\n"))
     escaped = "\n".join(lines)
     for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):

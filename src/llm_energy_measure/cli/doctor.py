@@ -27,11 +27,11 @@ _HEADERS = (
 def doctor(*, w_per_core: float | None, as_json: bool) -> int:
     """Show which energy sensors work on this machine.
 
-    For each source that does not work, the output gives the reason and the advice. With -o URL, the command also checks
-    that results can be written to the bucket safely. The exit status is 1 if no source works, or if the bucket is not
-    safe.
+    For each source that does not work, the output has the reason and what to do. With -o URL, the command also checks
+    that several processes can write results to the bucket safely. The exit status is 1 if no source works, or if the
+    bucket is not safe.
     """
-    # Rank 0 of 1 sees all sensors of the machine. Other ranks see only their share.
+    # Rank 0 of 1 reads all GPUs of the machine. Other ranks read only their own GPUs.
     settings = Settings(environ=os.environ, rank=ProcessRank(process_index=0, world_size=1), w_per_core=w_per_core)
     checks = examine_sources(settings, SystemClock())
     if as_json:
@@ -43,7 +43,7 @@ def doctor(*, w_per_core: float | None, as_json: bool) -> int:
 
 
 def _is_safe_place(place: str | None) -> bool:
-    """Write a probe to a bucket and print what works. Return False if it is not safe. A directory is not checked."""
+    """Return False if a bucket cannot store results safely. Write a probe to the bucket. A directory is always safe."""
     # --help does not need this import.
     from llm_energy_measure.results.repository import FileSystemRepository
 

@@ -1,4 +1,4 @@
-"""Text in the encoding of the terminal: ASCII signs for characters that the encoding does not have."""
+"""Text in the encoding of the terminal. ASCII signs replace the characters that this encoding does not have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ASCII_SIGNS = {"≥": ">=", "≤": "<=", "±": "+/-", "…": "...", "µ": "u"}
 
 
 def escape_unencodable(stream: Any) -> None:
-    """Make a text stream escape the characters that its encoding does not have, instead of failing."""
+    """Make a text stream escape the characters that its encoding does not have. By default, Python raises an error."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors=_HANDLER)
 
@@ -22,7 +22,7 @@ def escape_unencodable(stream: Any) -> None:
 def encodable(text: str) -> str:
     r"""Return the text with ASCII signs, or escapes such as `\xe9`, for characters that stdout cannot show.
 
-    The result has the characters that the terminal will show, so that its width is right.
+    The result has exactly the characters that the terminal shows, so that its width can be measured.
     """
     if text.isascii() or (name := _encoding_of_terminal()) is None:
         return text
@@ -37,7 +37,7 @@ def is_unicode() -> bool:
 def _encoding_of_terminal() -> str | None:
     """Return the encoding of stdout if it cannot encode all Unicode characters, else None.
 
-    In the locale C, Python writes UTF-8 (PEP 540). A user who sets LC_ALL=C has a terminal that shows ASCII only.
+    In the locale C, Python writes UTF-8 (PEP 540). But a user sets LC_ALL=C for a terminal that shows only ASCII.
     """
     name = getattr(sys.stdout, "encoding", None) or "utf-8"
     if not name.lower().replace("-", "").startswith("utf"):
@@ -48,7 +48,7 @@ def _encoding_of_terminal() -> str | None:
 
 
 def _ascii(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return the replacement of characters that cannot be encoded, and the position after them."""
+    """Return the replacement of the characters that cannot be encoded, and the position after these characters."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     found = error.object[error.start : error.end]

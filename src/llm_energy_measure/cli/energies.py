@@ -1,4 +1,4 @@
-"""The option `--energy`, and the footnote of tables with energies; `analysis.energies` has the values."""
+"""The options `--energy` and `--unit`, and the footnote of tables with energies."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def unit_option(function: FunctionT) -> FunctionT:
 
 
 def require_unit_fits(unit: str | None, metrics: Iterable[str]) -> None:
-    """Report wrong usage of `--unit` if none of the metrics is an energy."""
+    """Raise `click.BadParameter` for `--unit` if none of the metrics is an energy."""
     # Other commands do not need these imports.
     from llm_energy_measure.analysis.observations import METRICS
     from llm_energy_measure.cli.options import usage_errors
@@ -74,7 +74,7 @@ def scale_of(shown: Iterable[Energy], unit: str | None) -> tuple[float, str]:
 
 
 def print_footnote(energies: Iterable[Energy]) -> None:
-    """Print one line that explains the signs of corrected and undetermined energies, if there are any."""
+    """Print one line that explains the signs in the table. Print no line if no energy has a sign."""
     signs = {cell[0] for energy in energies if (cell := energy.cell())}
     notes = [note for sign, note in NOTES.items() if sign in signs]
     if notes:

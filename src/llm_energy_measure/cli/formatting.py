@@ -1,4 +1,4 @@
-"""Values and short sentences for people: those of `domain.formatting`, and one line about an aggregate."""
+"""Text for people: the functions of `domain.formatting`, and `aggregate_line`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that `import --join` takes energy from: files of other tools, or raw results of this tool."""
+"""Read the records whose energy `import --join` uses: files of other tools, or raw results of this tool."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def read_energy_records(
     columns: Sequence[str],
     progress: Callable[[Path, int], None] | None,
 ) -> tuple[list[EnergySource], list[ImportReport]]:
-    """Return the records of files and folders that have an energy, and a report per path of everything else."""
+    """Return the records that have an energy, and one report per path with the refused entries.
+
+    `paths` are files and folders. The other arguments are those of `importers.read`.
+    """
     records: list[EnergySource] = []
     reports = []
     for path in paths:
@@ -52,21 +55,22 @@ def read_energy_records(
             else:
                 entry.outcome, entry.code = "refused", "no_measurement"
                 entry.message = "the record has no energy, so no other record can be joined with it"
-        # Records that give their energy to others are not imported. The report names them where they are joined.
+        # This report leaves out records with an energy: these records are not imported. The entry of a run in the main
+        # report names the record whose energy the run gets.
         reports.append(ImportReport())
         reports[-1].entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
     return records, reports
 
 
 def refused_path(path: str, error: ResultNotFoundError | ImportFormatError) -> ImportReport:
-    """Return the report on a path that no importer can read."""
+    """Return the report about a path that no importer can read."""
     report = ImportReport()
     report.refuse(path, "unreadable" if isinstance(error, ResultNotFoundError) else "unknown_format", error.found)
     return report
 
 
 def _read(sources: list[ImportSource], _options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """Yield the record of one raw result, unchanged."""
+    """Yield the unchanged record of one raw result file."""
     [source] = sources
     if process_index_of(source.path.name) is None:
         raise RefusedInputError("duplicate", "the file is a checkpoint, or a result that was replaced or rejected")

@@ -133,11 +133,11 @@ def import_results(
 ) -> None:
     """Import results of other tools as raw results; each imported run becomes an experiment.
 
-    Stored results are replaced only with --overwrite, and a repeated import changes nothing. Files and rows that can't
-    be imported are reported with a reason code: the first per code and file, or all with -v or --json. -v also prints a
-    line about each experiment. The exit status is 1 if nothing was imported. With --shard, each job reads all files and
-    imports its part of the experiments. With --executor, this process reads the files, and the workers save the
-    results.
+    Stored results are replaced only with --overwrite, and a repeated import changes no file. The command reports files
+    and rows that can't be imported, with a reason code: all with -v or --json, otherwise only the first for each code
+    and file. -v also prints a line about each experiment. The exit status is 1 if no record could be imported. With
+    --shard, each job reads all files and imports its part of the experiments. With --executor, this process reads the
+    files, and the workers save the results.
     """
     with options.usage_errors("--map"):
         parse_mappings(read_options["mapping"])
@@ -180,7 +180,7 @@ def import_results(
 def _open_saver(
     repository: FileSystemRepository, executor: str | None, *, dry_run: bool, overwrite: bool
 ) -> Iterator[Saver]:
-    """Yield what saves the records: in this process, or on the workers of an executor."""
+    """Yield the object that saves the records: in this process, or on the workers of an executor."""
     with options.executor_arguments(executor, repository) as workers:
         if workers:
             yield ExecutorSaver(repository, overwrite=overwrite, **workers)
@@ -197,7 +197,7 @@ class _Selected:
     """The imported records of one shard, with their entries.
 
     Attributes:
-        others: Number of records of other shards so far.
+        others: Number of records of other shards that the iteration has skipped so far.
     """
 
     def __init__(self, reading: ImportedRecords, shard: Shard | None) -> None:
@@ -214,7 +214,7 @@ class _Selected:
                 self.others += 1
 
     def report(self) -> ImportReport:
-        """Return the report without the records of other shards. Other problems are in the report of each shard."""
+        """Return the report without the records of other shards. Entries without a record are in each report."""
         report = ImportReport()
         report.entries = [entry for entry in self._reading.report.entries if self._has(entry.experiment_id)]
         return report
@@ -223,13 +223,13 @@ class _Selected:
         if self._shard is None or experiment_id is None:
             return True
         folder = experiment_id
-        with contextlib.suppress(ExperimentIdError):  # one shard reports the invalid id
+        with contextlib.suppress(ExperimentIdError):  # the hash of the invalid id selects the shard that reports it
             folder = folder_name(experiment_id)
         return self._shard.has(folder)
 
 
 class _Printer:
-    """Prints a line about each imported experiment if there is only one, in a dry run, or with -v.
+    """Prints one line per imported experiment: in a dry run, with -v, or if the import has only one experiment.
 
     Attributes:
         experiments: Number of experiments with an imported record.
@@ -243,19 +243,19 @@ class _Printer:
         self._only: Sequence[Pair] | None = None
 
     def add(self, pairs: Sequence[Pair], new: Sequence[int]) -> None:
-        """Count an experiment. In a dry run, print its files, its warnings and its verdict."""
+        """Count an experiment. In a dry run or with -v, print its warnings and its line."""
         self.experiments += any(entry.outcome != "refused" for _, entry in pairs)
         self._only = pairs if self._only is None else ()
         if self._dry_run or terminal.is_verbose():
             self._print(pairs, new)
 
     def finish(self) -> None:
-        """Print the only experiment."""
+        """Print the line of the experiment, if the import has only one experiment and `add` has not printed it."""
         if self._only and not (self._dry_run or terminal.is_verbose()):
             self._print(self._only, ())
 
     def _print(self, pairs: Sequence[Pair], new: Sequence[int]) -> None:
-        # If an import has two copies of a log, each process occurs twice.
+        # If the user imports two copies of a log, each process occurs twice in `pairs`.
         kept = list({record.process_index: record for record, entry in pairs if entry.outcome != "refused"}.values())
         if not kept:
             return
@@ -309,11 +309,13 @@ def _print_report(report: ImportReport, saver: Saver, experiments: int, *, as_js
 
 
 def _print_entries(report: ImportReport, *, fails: bool) -> None:
-    """Print the first entry of each code (of each file, for refused rows) and the number of the others; with -v all.
+    """Print the first entry of each code and the number of the other entries. With -v, print all entries.
+
+    For refused rows, print the first entry of each code in each file.
 
     Args:
         report: The report.
-        fails: True if nothing was imported, so that -q hides no reason.
+        fails: True if no record was imported. -q then does not hide the reasons.
     """
     printed: dict[tuple[str | None, str], int] = {}
     for entry in report.entries:
@@ -336,7 +338,7 @@ def _print_entries(report: ImportReport, *, fails: bool) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[tuple[Callable[[Path, int], None] | None, Callable[[], Any]]]:
-    """Show on a terminal which file is read. Yield the progress callback, and a context that hides the display."""
+    """Show on a terminal which file is read. Yield the progress callback, and a context manager to hide the display."""
     if not terminal.shows_progress():
         yield None, contextlib.nullcontext
         return

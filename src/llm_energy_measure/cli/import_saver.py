@@ -1,4 +1,4 @@
-"""Save imported records that are not stored yet, or predict what would be saved."""
+"""Save imported records that are not stored yet. In a dry run, report which records would be saved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Pair = tuple[RawProcessResult, Entry]
 
 _EXPERIMENTS_PER_BATCH = 16
-"""Experiments that a worker saves at a time; their files share syncs."""
+"""Number of experiments that a worker saves together. Files that are saved together share calls of fsync."""
 
 _CONFLICT_ADVICE = "compare both results, or replace the stored result with --overwrite, which keeps a copy of it"
 
@@ -52,14 +52,14 @@ class Saver:
         self.replaced = 0
 
     def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
-        """Save the records of several experiments; yield the records and the new processes of each, in order."""
+        """Save the records of each experiment. Yield its records and its new process indices, in order of `groups`."""
         for pairs, new, saver in map_in_threads(self.repository.store, self._save_in, groups, _folder_name):
             self.already_stored += saver.already_stored
             self.replaced += saver.replaced
             yield pairs, new
 
     def _save_in(self, store: Store, pairs: list[Pair]) -> tuple[list[Pair], list[int], Saver]:
-        """Save the records of an experiment in a thread. Return the new processes, and a saver with the numbers."""
+        """Save the records of an experiment in a thread. Return them, the new process indices, and the saver."""
         saver = Saver(FileSystemRepository(self.repository.base_path, store=store), overwrite=self.overwrite)
         return pairs, saver.new_processes(pairs), saver
 
@@ -75,11 +75,11 @@ class Saver:
                 self._write_samples(record, entry.power_log.traces)
             except LLMEnergyMeasureError as error:
                 entry.message = f"{entry.message}; the power samples are not stored: {error}"
-        entry.power_log = None  # the report keeps its entries until the end of the import
+        entry.power_log = None  # frees memory: the report contains the entry until the end of the import
         return is_new
 
     def save(self, record: RawProcessResult, entry: Entry) -> bool:
-        """Save a record and return True if it is new. Otherwise, write the reason into its entry and return False."""
+        """Save a record and return True if it is new. Otherwise, write the reason to `entry` and return False."""
         try:
             if self._is_stored(record):
                 self.already_stored += 1
@@ -104,7 +104,7 @@ class Saver:
         return True
 
     def _is_stored(self, record: RawProcessResult) -> bool:
-        """Return True if the stored record has the same measurement. Its file may differ: logs grow and are copied."""
+        """Return True if the stored record has the same measurement. The source file may differ, because logs grow."""
         if not self._has_process(record):
             return False
         stored = self._folder(record).read(record.process_index)
@@ -114,7 +114,7 @@ class Saver:
         )
 
     def _stored_alone(self, record: RawProcessResult) -> str | None:
-        """Return the experiment in which an earlier import stored the same row alone; None if there is none."""
+        """Return the id of the stored experiment that consists only of the same row. None if there is none."""
         experiment_id = ungrouped_experiment_id(record)
         if experiment_id in (None, record.experiment_id) or record.origin is None:
             return None
@@ -142,9 +142,10 @@ class Saver:
 
 
 class ExecutorSaver(Saver):
-    """Saves imported records on the workers of an executor, which need the results directory and not the files.
+    """Saves imported records on the workers of an executor.
 
-    If a worker is lost, its batch is saved again. The report then counts records that the worker had saved as stored.
+    The workers need access to the results directory, but not to the imported files. If a worker is lost, its batch is
+    saved again. The report then counts the records that the lost worker had saved as already stored.
     """
 
     def __init__(self, repository: FileSystemRepository, *, overwrite: bool, executor: Executor, jobs: int) -> None:
@@ -153,7 +154,7 @@ class ExecutorSaver(Saver):
         self._jobs = jobs
 
     def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
-        """Save the records of several experiments. Yield the records of each and its new processes, in order."""
+        """Save the records of each experiment. Yield its records and its new process indices, in order of `groups`."""
         sent: deque[list[list[Pair]]] = deque()
 
         def batches() -> Iterator[list[list[Pair]]]:
@@ -179,7 +180,7 @@ class ExecutorSaver(Saver):
 
 
 class _SavedBatch(NamedTuple):
-    """What a worker returns: the changed entries and the new processes of each experiment, and the numbers."""
+    """Result of a worker: the changed entries and new process indices of each experiment, and the counts of `Saver`."""
 
     entries: list[list[Entry]]
     new: list[list[int]]
@@ -188,7 +189,7 @@ class _SavedBatch(NamedTuple):
 
 
 def _save_batch(repository: FileSystemRepository, batch: list[list[Pair]], *, overwrite: bool) -> list[_SavedBatch]:
-    """Save a batch in the process that runs this function."""
+    """Save a batch of experiments in this process, and return one `_SavedBatch` in a list."""
     saver = Saver(repository, overwrite=overwrite)
     saved = list(saver.save_groups(iter(batch)))
     entries = [[entry for _, entry in pairs] for pairs, _ in saved]
@@ -196,7 +197,7 @@ def _save_batch(repository: FileSystemRepository, batch: list[list[Pair]], *, ov
 
 
 class DryRun(Saver):
-    """Predicts what `Saver` would do, and writes nothing.
+    """Reports which records `Saver` would save, and writes no file.
 
     Attributes:
         planned: Digest of each record that would be written, by folder and process.
@@ -209,7 +210,7 @@ class DryRun(Saver):
         self.owners: dict[str, str] = {}
 
     def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
-        """Plan the records of several experiments, one after the other."""
+        """Plan the records of each experiment. Yield its records and its new process indices, in order of `groups`."""
         return ((pairs, self.new_processes(pairs)) for pairs in groups)
 
     def _is_stored(self, record: RawProcessResult) -> bool:
@@ -240,12 +241,12 @@ class DryRun(Saver):
 
 
 def _folder_name(pairs: list[Pair]) -> str:
-    """Return a name that records in one folder have in common, also on a file system that ignores case."""
+    """Return a key that is equal for all records of one folder, also on a file system that ignores case."""
     return re.sub("[^a-z0-9]", "_", pairs[0][0].experiment_id.lower()).strip("_")
 
 
 def _message(error: LLMEnergyMeasureError) -> str:
-    """Return why a record was not saved; for a conflict, with advice for the command line."""
+    """Return why a record was not saved. For a conflict, the text has advice for users of the command line."""
     if not isinstance(error, ResultExistsError) or error.digests is None:
         return str(error)
     kept = f"; the record is kept in {error.kept}" if error.kept is not None else ""
@@ -253,7 +254,7 @@ def _message(error: LLMEnergyMeasureError) -> str:
 
 
 def _without_origin(record: RawProcessResult) -> RawProcessResult:
-    """Return the record without the file that it comes from."""
+    """Return the record without its origin, the facts about its source file."""
     return msgspec.structs.replace(record, origin=None)
 
 

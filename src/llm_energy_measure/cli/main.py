@@ -1,7 +1,8 @@
 """The command `llm-energy-measure`: its groups, errors and exit status.
 
-Exit status: 0 success, 1 failure (also of a part of the work), 2 wrong usage, 3 a condition of `results compare
---fail-on` is met, 130 Ctrl-C, 143 SIGTERM. It is 141 if all work is done but the reader of stdout has exited.
+Exit status of all commands: 0 success, 1 failure (also of a part of the work), 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+The exit status is 141 if all work is done but the reader of stdout has exited. `results compare` has also 3 and 4,
+`bundle verify` has 10 to 17, and `record` has the exit status of the measured command.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class LazyGroup(click.Group):
     def __init__(
         self, *args: Any, lazy: dict[str, tuple[str, str]], renamed: dict[str, str] | None = None, **kwargs: Any
     ) -> None:
-        """Create the group; no command is imported.
+        """Create the group without importing its commands.
 
         Args:
             args: See `click.Group`.
             lazy: For each command, its import path (`module:attribute`) and its short help.
-            renamed: New command name by old command name. The old names still work and are not listed.
+            renamed: New command name by old command name. The old names still work, but `--help` does not list them.
             kwargs: See `click.Group`.
         """
         super().__init__(*args, **kwargs)
@@ -46,7 +47,7 @@ class LazyGroup(click.Group):
         return list(self.lazy)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the command, None if its name is unknown."""
+        """Import and return the command. Return None if its name is unknown."""
         if cmd_name not in self.lazy:
             return None
         module, _, attribute = self.lazy[cmd_name][0].partition(":")
@@ -161,11 +162,11 @@ def results() -> None:
 )
 @options.shared_options
 def bundle() -> None:
-    """Create, verify and open bundles: sealed packages of results that travel with a paper."""
+    """Create, verify and open bundles: ZIP files with results and their digests, for papers."""
 
 
 def _similar_commands(name: str) -> list[str]:
-    """Return the commands of all groups with a similar name. Users often omit or add the word `results`."""
+    """Return the commands with a similar name, in all groups, because users often omit or add the word `results`."""
     from difflib import get_close_matches
 
     commands = {**{name: name for name in cli.lazy}, **{name: f"results {name}" for name in results.lazy}}
@@ -189,7 +190,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    """Run the command and return its exit status. Print an error as one line."""
+    """Run the command and return its exit status. Print an error as one line on stderr."""
     status = 1
     try:
         result = cli.main(prog_name=PROGRAM, standalone_mode=False)
@@ -197,7 +198,7 @@ def _run() -> int:
             sys.stdout.flush()
         status = result if isinstance(result, int) else 0
     except SystemExit as end:
-        # click ends a command with exit status 1 if the reader of a pipe, for example head, has exited.
+        # click gives a command the exit status 1 if the reader of its pipe, for example head, has exited.
         status = 0 if streams.has_stopped_command() else end.code if isinstance(end.code, int) else 1
     except click.ClickException as error:
         _show_usage_error(error)
@@ -217,7 +218,7 @@ def _run() -> int:
 
 @contextmanager
 def _interrupt_on_sigterm() -> Iterator[None]:
-    """Handle SIGTERM in this block like Ctrl-C, so that temporary files are removed and one message is printed."""
+    """Handle SIGTERM like Ctrl-C in this block, so that temporary files are removed and one message is printed."""
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
@@ -233,7 +234,7 @@ def _raise_interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _interrupted(interrupt: BaseException) -> int:
-    """Print that a signal ended the command. Return its exit status, or 1 if the user aborted a prompt."""
+    """Print that a signal ended the command. Return 128 + its number, or 1 if the user aborted a prompt."""
     signalled = interrupt if isinstance(interrupt, KeyboardInterrupt) else interrupt.__cause__ or interrupt.__context__
     number = signalled.args[0] if signalled is not None and signalled.args else signal.SIGINT
     words = "terminated by SIGTERM" if number == signal.SIGTERM else "interrupted"
@@ -249,7 +250,7 @@ def _show_usage_error(error: click.ClickException) -> None:
 
 
 def _location(error: BaseException) -> str:
-    """Return file and line of the innermost frame."""
+    """Return the file and the line that raised the error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how they find the results directory and its experiments."""
+"""Arguments and options that several commands share, and functions to find the results directory and experiments."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _TABLE_SUFFIXES = frozenset(
 
 
 class Text(StringParamType):
-    """A text that is not empty. An empty text usually comes from a shell variable that is not set."""
+    """Type of an option: a text that is not blank. A blank text usually comes from a shell variable that is not set."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the text unchanged."""
+        """Return the text unchanged, or report wrong usage if the text is blank."""
         text = super().convert(value, param, ctx)
         if not text.strip():
             self.fail("the value is empty", param, ctx)
@@ -52,7 +52,7 @@ class Text(StringParamType):
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes with an optional unit: `500MB`, `1.5GB`, `2GiB`, `1048576`."""
+    """Type of an option: a number of bytes with an optional unit, such as `500MB`, `1.5GB`, `2GiB` or `1048576`."""
 
     name = "size"
 
@@ -70,7 +70,7 @@ class Size(click.ParamType[int]):
 
 
 class PathName(Text):
-    """The path of a file or folder, with shell completion. Without this class, "" would be the current folder."""
+    """Type of an option: a path that is not blank, with shell completion. `Path("")` would be the current folder."""
 
     def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the item that makes the shell complete file names."""
@@ -78,7 +78,7 @@ class PathName(Text):
 
 
 def examples(*commands: str) -> str:
-    """Return the examples that end a help text; the name of the program is added where it is missing."""
+    """Return the last part of a help text: the examples, each with the name of the program."""
     lines = (command if PROGRAM in command else f"{PROGRAM} {command}" for command in commands)
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
@@ -86,7 +86,7 @@ def examples(*commands: str) -> str:
 def shared_options(function: FunctionT) -> FunctionT:
     """Add `-o/--results-dir`, `--max-file-size`, `-v` and `-q`.
 
-    Groups and commands accept them, and the last value counts.
+    Groups and commands accept these options. If the user gives an option twice, the last value is used.
     """
     return _results_dir_option(_max_file_size_option(verbosity_options(function)))
 
@@ -140,7 +140,7 @@ def _max_file_size_option(function: FunctionT) -> FunctionT:
 
 
 def _set_max_file_size(context: click.Context, _parameter: click.Parameter, value: int | None) -> None:
-    """Set the environment variable until the command ends. Worker processes inherit it."""
+    """Set the environment variable until the command ends. Worker processes inherit the variable."""
     if value is not None:
         before = os.environ.get(MAX_FILE_SIZE_ENV)
         os.environ[MAX_FILE_SIZE_ENV] = str(value)
@@ -165,7 +165,7 @@ def experiment_id(function: FunctionT) -> FunctionT:
 
 
 def validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Return an option callback that calls `check`, and reports its `ConfigurationError` as wrong usage."""
+    """Return an option callback that calls `check`. The callback reports a `ConfigurationError` as wrong usage."""
 
     def callback(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         if value is not None:
@@ -196,7 +196,7 @@ def json_option(function: FunctionT) -> FunctionT:
 
 
 def tag_option(function: FunctionT) -> FunctionT:
-    """Add `--tag`, a dictionary of tags."""
+    """Add `--tag`. The command gets a dictionary of tags."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
         if not words:
@@ -212,7 +212,7 @@ def tag_option(function: FunctionT) -> FunctionT:
 
 
 def set_tags(repository: FileSystemRepository, experiment_id: str, tags: dict[str, str]) -> None:
-    """Set the tags of `--tag`. A failure is a warning: the result is saved."""
+    """Set the tags of `--tag`. A failure only prints a warning, because the result is already saved."""
     if not tags:
         return
     # Most commands do not need this import.
@@ -231,7 +231,7 @@ def rehash_option(function: FunctionT) -> FunctionT:
 
 
 def shard_option(function: FunctionT) -> FunctionT:
-    """Add `--shard`, a `Shard` or None."""
+    """Add `--shard`. The command gets a `Shard` or None."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Shard | None:
         if value is None:
@@ -247,7 +247,7 @@ def shard_option(function: FunctionT) -> FunctionT:
 
 
 def executor_option(function: FunctionT) -> FunctionT:
-    """Add `--executor`, the address of a Dask scheduler or None."""
+    """Add `--executor`. The command gets the URL of a Dask scheduler or None."""
 
     def check(text: str) -> None:
         # --help does not need this import.
@@ -261,7 +261,7 @@ def executor_option(function: FunctionT) -> FunctionT:
 
 @contextlib.contextmanager
 def executor_arguments(url: str | None, repository: FileSystemRepository) -> Iterator[dict[str, Any]]:
-    """Yield the arguments `jobs` and `executor` for the work on a repository with an absolute path."""
+    """Yield the arguments `jobs` and `executor`, or none if `url` is None. The repository path must be absolute."""
     if url is None:
         yield {}
         return
@@ -272,7 +272,7 @@ def executor_arguments(url: str | None, repository: FileSystemRepository) -> Ite
 
 
 def require_all_for(*, all_experiments: bool, shard: Shard | None, executor: str | None) -> None:
-    """Raise `click.UsageError` if the command line has `--shard` or `--executor`, and experiment ids."""
+    """Raise `click.UsageError` if the command line has `--shard` or `--executor` without `--all`."""
     if shard is not None and not all_experiments:
         raise click.UsageError("--shard selects from all experiments: give --all and no ids.")
     if executor is not None and not all_experiments:
@@ -288,7 +288,7 @@ def w_per_core_option(function: FunctionT) -> FunctionT:
 
 @contextlib.contextmanager
 def usage_errors(option: str) -> Iterator[None]:
-    """Report a `ConfigurationError` in the block as wrong usage of the option."""
+    """Raise `click.BadParameter` for the option instead of a `ConfigurationError` in the block."""
     try:
         yield
     except ConfigurationError as error:
@@ -296,21 +296,21 @@ def usage_errors(option: str) -> Iterator[None]:
 
 
 def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool, where: str | None = None) -> None:
-    """Raise `click.UsageError` unless the command line has either `--all`, or experiment ids or `--where`."""
+    """Raise `click.UsageError` if the command line has both `--all` and a selection (ids or `--where`), or neither."""
     if all_experiments == (bool(ids) or where is not None):
         raise click.UsageError("Give either experiment ids or --all.")
 
 
 def names_of(text: str | None) -> list[str]:
-    """Return the names of a comma-separated list, without repetitions. None is an empty list."""
+    """Return the names of a comma-separated list, without repetitions. Return an empty list for None."""
     return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
 
 
 def format_of(target: str, formats: Mapping[str, str], default: str = "csv") -> str:
-    """Return the format that the suffix of a file name selects; the default for a suffix that is no table format.
+    """Return the format for the suffix of the file name `target`. Return the default for an unknown suffix.
 
     Raises:
-        click.BadParameter: The suffix is that of a table format that the command cannot write.
+        click.BadParameter: The suffix belongs to a table format that the command cannot write.
     """
     suffix = Path(target).suffix.lower()
     if suffix in _TABLE_SUFFIXES - formats.keys():
@@ -320,16 +320,20 @@ def format_of(target: str, formats: Mapping[str, str], default: str = "csv") -> 
 
 
 def given_results_dir() -> str | None:
-    """Return the value of `-o`; None if it is not given."""
+    """Return the value of `-o`. None if the user did not give this option."""
     found: str | None = click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY)
     return found
 
 
 def repository(*, must_exist: bool = True, is_absolute: bool = False) -> FileSystemRepository:
-    """Return the repository of the results directory; with `is_absolute`, other machines can use it too.
+    """Return the repository of the results directory.
+
+    Args:
+        must_exist: Raise an error if the directory does not exist, and warn if the directory has no results.
+        is_absolute: Make the path absolute, so that processes with another working directory find the directory.
 
     Raises:
-        StorageError: The path is not a directory, or it does not exist although it must.
+        StorageError: The path is not a directory, or `must_exist` is set and the directory does not exist.
     """
     # --help does not need this import.
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -344,7 +348,7 @@ def repository(*, must_exist: bool = True, is_absolute: bool = False) -> FileSys
 
 
 def require_safe_target(repository: FileSystemRepository, target: str) -> None:
-    """Raise `UnsafePathError` if the target is in the results directory and a link leads out of it."""
+    """Raise `UnsafePathError` if a part of the target in the results directory is a link, a pipe or a device."""
     from llm_energy_measure.storage.contained import require_no_link
 
     if target != "-" and repository.store.supports_paths:
@@ -352,13 +356,13 @@ def require_safe_target(repository: FileSystemRepository, target: str) -> None:
 
 
 def has_results(directory: Path) -> bool:
-    """Return True if the directory has an entry `raw` or `aggregated` of any kind."""
+    """Return True if the directory has a file, a folder or a link with the name `raw` or `aggregated`."""
     return any(os.path.lexists(directory / name) for name in (RAW_DIR, AGGREGATED_DIR))
 
 
 def _warn_if_no_results(directory: Path) -> None:
-    """Warn if a directory has files but no results, and suggest a results directory near it."""
-    with contextlib.suppress(OSError):  # the code that reads the directory reports this error
+    """Warn if a directory has files but no results. Suggest a results directory below or above it."""
+    with contextlib.suppress(OSError):  # the code that reads the results reports this error
         # Empty directories often have a hidden file such as .gitkeep.
         if not has_results(directory) and any(not entry.name.startswith(".") for entry in directory.iterdir()):
             candidates = (directory / DEFAULT_RESULTS_DIR, directory.parent, directory.parent.parent)
@@ -372,11 +376,11 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
 
     Raises:
         ResultNotFoundError: The repository does not have the experiment. The message suggests similar ids.
-        ExperimentIdError: The text cannot be an experiment id.
+        ExperimentIdError: `name` is not a valid experiment id.
     """
     if repository.has_raw(name) or repository.has_aggregated(name) or repository.has_folder(name):
         return name
-    if repository.list_attempts(name):  # the current attempt has not started, but earlier ones exist
+    if repository.list_attempts(name):  # only earlier attempts exist: the current attempt has not started
         return name
     from difflib import get_close_matches
 
@@ -387,20 +391,20 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
 
 
 def not_aggregated(name: str, alternative: str) -> ResultNotFoundError:
-    """Return the error for an experiment without an aggregate; `alternative` says what works without one."""
+    """Return the error for an experiment without an aggregate. Its advice ends with `alternative`."""
     advice = f"run '{PROGRAM} aggregate {name}', or {alternative}"
     return ResultNotFoundError(f"aggregate of {name!r} not found", "the experiment is not aggregated yet", advice)
 
 
 def all_ids(repository: FileSystemRepository) -> list[str]:
-    """Return the ids of all experiments that have raw results or an aggregate, in natural order."""
+    """Return the folder names, which are valid ids, of all experiments in natural order."""
     from llm_energy_measure.domain.formatting import natural_key
 
     return sorted({*repository.list_experiments(), *repository.list_aggregated()}, key=natural_key)
 
 
 def complete_id(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids that start with the incomplete word, for the shell."""
+    """Return the ids that start with the word `incomplete`, for shell completion."""
     from llm_energy_measure.results.repository import FileSystemRepository
 
     directory = context.find_root().meta.get(_RESULTS_DIR_KEY)

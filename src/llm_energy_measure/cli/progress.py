@@ -1,4 +1,4 @@
-"""A progress bar on stderr with rate and remaining time. Imported only if stderr is a terminal."""
+"""A progress bar on stderr with rate and remaining time. The commands import this module only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from rich.text import Text
 
 ItemT = TypeVar("ItemT")
 
-# The bar is removed while the caller prints, because both would share one line. So items are passed on in batches.
+# The bar is hidden while the caller uses items, because output of the caller would appear in the line of the bar. With
+# batches of items, the bar is hidden less often.
 _BATCH_SEC = 0.2
 
 
 class _Rate(ProgressColumn):
-    """Items per second."""
+    """Column of the progress bar with the number of items per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate, or nothing before the first measurement."""
+        """Return the rate as text. The text is empty before the first measurement."""
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
 def with_progress_bar(items: Iterable[ItemT], description: str, total: int) -> Iterator[ItemT]:
-    """Yield the items and show a progress bar on stderr, which is hidden while the caller uses an item."""
+    """Yield the items and show a progress bar on stderr. The bar is hidden while the caller uses an item."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     batch: list[ItemT] = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -22,7 +22,7 @@ from llm_energy_measure.recorder.sources.cpu_model import CpuModel
 
 
 class Attempt(click.ParamType[int | NewAttempt]):
-    """A number from 0, `next` or `suffix`."""
+    """Type of the option `--attempt`: a whole number from 0, or the word `next` or `suffix`."""
 
     name = "attempt"
 
@@ -165,7 +165,7 @@ def record(
         cli_overrides={"command": list(command)},
         repository=options.repository(must_exist=False),
         sources=_sources(sources, cpu_time, no_energy=no_energy),
-        **arguments,  # each other option has the name of an argument of `Recording`
+        **arguments,  # the other options have the names of arguments of `Recording`
     )
     try:
         status = run_command(recording, command, cpu_time, on_unsaved=terminal.error)
@@ -174,14 +174,14 @@ def record(
         return error.status if isinstance(error, CannotRunError) else 1
     if recording.result is None:
         terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
-    elif recording.path is not None:  # otherwise an error message has named its place
+    elif recording.path is not None:  # if the path is None, an error message says where the result is
         _print_result(recording.result, recording.path, show=show)
         options.set_tags(recording.repository, recording.experiment_id, tags)
     return status
 
 
 def _print_result(result: RawProcessResult, path: Path, *, show: bool) -> None:
-    """Print the file, status, energy and duration of a result. If no sensor works, only -v prints the reasons."""
+    """Print the file, status, energy and duration of a result. If no sensor was read, only -v prints the reason."""
     if (warning := result.energy_measurement_warning) is not None:
         (terminal.debug if result.energy_metrics.sensors is None else terminal.warn)(warning)
     energy = formatting.energy(result.energy_metrics.total_energy_j, unknown="unknown energy")
@@ -210,7 +210,7 @@ def _shown(result: RawProcessResult) -> str:
 
 
 def _default_id(program: str, process_index: int | None, world_size: int | None) -> str:
-    """Return a unique id for a command that runs as a single process."""
+    """Return a unique id for a command of one process. Raise `click.UsageError` if there are several processes."""
     rank = find_rank(os.environ, process_index=process_index, world_size=world_size)
     if rank.world_size > 1:
         raise click.UsageError("All processes of an experiment need the same id: add --experiment ID.")
@@ -218,7 +218,7 @@ def _default_id(program: str, process_index: int | None, world_size: int | None)
 
 
 def _sources(names: tuple[str, ...], cpu_time: TreeTime, *, no_energy: bool) -> list[str | Source]:
-    """Return the energy sources. The source cpu_model gets the CPU time of the command, not of this process."""
+    """Return the energy sources. The source cpu_model uses the CPU time of the command, not of this process."""
     if no_energy:
         return []
     model = CpuModel(cpu_seconds=cpu_time, is_cheap=False)

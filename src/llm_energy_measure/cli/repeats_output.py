@@ -11,7 +11,7 @@ from llm_energy_measure.results import exporters
 
 
 def print_table(repeats: Repeats, kind: energies.EnergyKind, unit: str | None) -> None:
-    """Print the table, the facts that all runs share, the ignored keys and the runs left out."""
+    """Print the table, the facts that all runs have in common, the ignored keys, and the runs that are left out."""
     scales = repeats_text.scales(repeats, unit)
     headers = [("configuration", "left"), ("n", "right")]
     optional = []
@@ -31,7 +31,7 @@ def print_table(repeats: Repeats, kind: energies.EnergyKind, unit: str | None) -
 
 
 def encoded(repeats: Repeats, form: str, kind: energies.EnergyKind, unit: str | None) -> bytes:
-    """Return the statistics in a format: `csv`, `json`, `markdown` or `latex`."""
+    """Return the statistics in the format `form`: `csv`, `json`, `markdown` or `latex`."""
     if form == "json":
         return msgspec.json.format(msgspec.json.encode(repeats), indent=2) + b"\n"
     if form == "csv":
@@ -40,7 +40,7 @@ def encoded(repeats: Repeats, form: str, kind: energies.EnergyKind, unit: str | 
 
 
 def _csv(repeats: Repeats) -> bytes:
-    """Return one row for each group, in base units. The column of the mean has the unit."""
+    """Return CSV with one row per configuration, in base units. The title of each column of means has the unit."""
     keys = list(repeats.groups[0].differs) if repeats.groups else []
     names = [*keys, "n"]
     for metric, unit in repeats.units.items():

@@ -45,7 +45,7 @@ def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, 
         torn = [finding.key for finding in left if finding.code in ("raw.torn", "raw.unpublished")]
         for key, outcome in salvage_all(repository, torn).items():
             terminal.info(f"{key}: {outcome}" if isinstance(outcome, ResultsError) else f"salvaged as {outcome}")
-    # Leftovers that --clean could not remove need a user with more permissions.
+    # Only a user with more permissions can remove the leftovers that --clean could not remove.
     undecided = sum(finding.needs_decision or (clean and finding.is_removable) for finding in left)
     terminal.info(f"{formatting.plural(len(left), 'finding')}, {undecided} of them need a decision")
     if undecided:

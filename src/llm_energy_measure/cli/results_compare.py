@@ -21,11 +21,11 @@ _CONDITIONS = ("worse", "undecided", "confounded")
 _FAILED = 3
 """Exit status if a condition of --fail-on is met."""
 _PARTIAL = 4
-"""Exit status if some candidates were not compared."""
+"""Exit status if some candidates were not compared, and no condition of --fail-on is met."""
 
 
 def _margin(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
-    """Return the margin as a fraction; the text is `3%` or `0.03`."""
+    """Return the margin as a fraction between 0 and 1. `3%` and `0.03` give 0.03."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%?)\s*", value)
     margin = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < margin < 1:
@@ -55,14 +55,15 @@ a column is the base, and each other value is a candidate. Rows are the configur
 Verdicts:
   worse, better  p is less than 0.05 and the change is beyond the margin
   equivalent     the 90 % interval of the change is within the margin
-  undecided      neither; the output has the number of further repeats that decide if the spread stays the same
+  undecided      none of these; the output has the number of further repeats that give a verdict if the ratio and the
+                 spread stay the same
 
-The mark 'confounded' means that all runs of one side started before all runs of the other, or that the sides ran on
-different hosts: not only the configuration can explain the change. 'results order' prints an interleaved order.
+The mark 'confounded' means that all runs of one side started before all runs of the other side, or that the sides ran
+on different hosts. Time or host can then explain the change, too. 'results order' prints an interleaved order of runs.
 
 The change is the ratio of geometric means. The test is Welch's t test on logarithms; with --block, it is the paired t
-test. p is adjusted for the number of rows (Holm); the interval is not adjusted. If the runs differ in model, GPU, token
-budget, or the scope, provenance or version of the energy, they are refused, unless --vary names this field. If a side
+test. p is adjusted for the number of rows (Holm); the interval is not adjusted. The command refuses runs that differ in
+model, GPU, token budget, or in scope, provenance or version of the energy, unless --vary names this field. If a side
 has one run, there is no verdict.
 
 \b
@@ -135,7 +136,7 @@ def compare_results(
     unit: str | None,
     as_json: bool,
 ) -> None:
-    """Compare configurations; the exit status is 3 if a condition of --fail-on is met."""
+    """Compare configurations; `_HELP` is the help text."""
     figures = list(dict.fromkeys(metrics)) or ["j_per_token"]
     energies.require_unit_fits(unit, figures)
     form = "json" if as_json else form or options.format_of(target or "", _FORMATS, default="table")
@@ -168,7 +169,7 @@ def compare_results(
         keep_going=True,
     )
     if form == "table" and target in (None, "-"):
-        comparison_output.print_tables(comparison, kind, unit)  # fits the terminal
+        comparison_output.print_tables(comparison, kind, unit)  # the table fits the width of the terminal
     else:
         data = comparison_output.encoded(comparison, form, fail_on, kind, unit)
         terminal.write_or_print(data, target or "-", content=comparison_output.summary(comparison))
@@ -179,13 +180,13 @@ def compare_results(
 
 
 class _Reader(NamedTuple):
-    """The options that decide which runs are read, and which energy they have."""
+    """Reads runs with the options `--where` (None reads all runs) and `--energy`."""
 
     where: str | None
     kind: energies.EnergyKind
 
     def read(self, directory: str | None = None, condition: str | None = None) -> list[Observation]:
-        """Return the runs of a directory (None is the current results directory) that match all conditions."""
+        """Return the runs of a directory that match `--where` and `condition`. None is the results directory of -o."""
         conditions = [f"({text})" for text in (self.where, condition) if text is not None]
         try:
             return read_observations(
@@ -215,7 +216,7 @@ def _sides_by(by: str, base: str, reader: _Reader) -> tuple[Selection, list[Sele
 
 
 def _selection(text: str, reader: _Reader) -> Selection:
-    """Return the runs of a directory, or of a condition if no directory has this name."""
+    """Return the runs of the directory `text`. If there is no such directory, `text` is a condition."""
     # Path.is_dir raises an error for a long condition, because no file name is that long.
     if os.path.isdir(text):  # noqa: PTH112 - see above
         return Selection(text, reader.read(directory=text))

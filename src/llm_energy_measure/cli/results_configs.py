@@ -16,7 +16,7 @@ from llm_energy_measure.domain.configuration import PREFIX, Value, shortest_name
 
 _HEADERS = (("key", "left"), ("values (experiments)", "left"), ("distinct", "right"), ("separates repeats", "left"))
 
-# Greatest number of values of a key in a table cell. --json lists all values.
+# Maximum number of values of a key in a table cell. --json lists all values.
 _MAX_VALUES = 8
 _MAX_TEXT = 40
 
@@ -32,10 +32,10 @@ _MAX_TEXT = 40
 def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     """List the configuration keys that vary, with their values and the number of experiments of each value.
 
-    A key with dots names a nested setting. Its end after a dot is enough in conditions and columns if it is unique:
-    config.batch_size. Two dots select a key that is also the end of others: config..batch_size. Keys that do not
-    separate repeats are ids, seeds, output paths, schedules and counters of repeats. A key whose value is null counts
-    as absent (-).
+    A key with dots names a nested setting. Conditions and columns accept the last part of a key, such as
+    config.batch_size, if only one key ends in this part. If several keys end in batch_size, config..batch_size (with
+    two dots) selects the key batch_size. Keys that do not separate repeats are ids, seeds, output paths, schedules and
+    counters of repeats. A key whose value is null counts as absent (-).
     """
     query = Query(where=where)
     values, number, pending = query_catalogue(
@@ -59,7 +59,7 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
 
 
 def _cells(key: KeyValues, names: Collection[str]) -> tuple[str, ...]:
-    # The most frequent values are listed, in the order of the values.
+    # The cell has the most frequent values, in the order of the values and not of their frequency.
     limit = sorted((one.experiments for one in key.values), reverse=True)[:_MAX_VALUES][-1]
     shown = [one for one in key.values if one.experiments >= limit][:_MAX_VALUES]
     words = [f"{_text(one.value)} ({one.experiments})" for one in shown]

@@ -81,12 +81,13 @@ def export(
 ) -> None:
     """Write a table of experiments, with values in base units.
 
-    Without ids, the table has all aggregated experiments; with --raw, it has all experiments. Unreadable files are
-    reported and left out, and the exit status is then 1. It is also 1 if an aggregate is stale. An empty table never
-    replaces a file. If each row is an experiment, the table has a column config.KEY for each key of the configurations.
+    Without ids and --where, the table has all aggregated experiments; with --raw, it has all experiments. Unreadable
+    files are reported and left out. The exit status is 1 if a file is unreadable or an aggregate is stale. An empty
+    table never replaces a file. If each row is an experiment, the table has a column config.KEY for each key of the
+    configurations.
 
-    LaTeX (.tex, for the package booktabs) and Markdown (.md) are tables for documents. They have a few columns or those
-    of --columns, one unit per column, and marks for energies that are corrected or are bounds.
+    LaTeX (.tex, for the package booktabs) and Markdown (.md) are tables for documents. These tables have a few default
+    columns or the columns of --columns, one unit per column, and marks for energies that are corrected or are bounds.
 
     With the format parquet, the command writes a dataset of all aggregated experiments into a folder: the tables
     experiments, processes and findings, with one file per month. Files of unchanged months are not rewritten. This
@@ -139,7 +140,7 @@ def _require_one_kind_of_row(form: str, *, raw: bool, per_process: bool) -> None
 def _found(
     repository: FileSystemRepository, names: Sequence[str], form: str, *, raw: bool, per_process: bool
 ) -> _Found:
-    """Return the table of all columns."""
+    """Return the table with all columns that the options allow."""
     if raw:
         table, failed = _raw_table(repository, names, form)
         return _Found(table, [], failed)
@@ -154,7 +155,7 @@ def _encoded(table: exporters.Table, form: str) -> bytes:
 
 
 def _aggregate(repository: FileSystemRepository, names: Sequence[str] | None) -> bool:
-    """Aggregate pending and stale experiments (None is all). Return False if one failed."""
+    """Aggregate pending and stale experiments; None selects all. Return False if an experiment failed."""
     # Other exports do not need this import.
     from llm_energy_measure.results.batch.bulk import aggregate_all
 
@@ -168,7 +169,7 @@ def _aggregate(repository: FileSystemRepository, names: Sequence[str] | None) ->
 
 
 def _raw_table(repository: FileSystemRepository, ids: Sequence[str], form: str) -> tuple[exporters.Table, bool]:
-    """Return one row per process, and True if a result was left out."""
+    """Return a table with one row per process, and True if a result was left out."""
     results: list[RawProcessResult] = []
     failed = False
     for name in ids or repository.list_experiments():
@@ -202,7 +203,7 @@ class _Found(NamedTuple):
 
 
 def _loaded_table(repository: FileSystemRepository, names: Sequence[str], *, per_process: bool = False) -> _Found:
-    """Return one row per aggregate, from the aggregates themselves."""
+    """Return one row per aggregate. Read the files of the aggregates, not the catalogue."""
     results: list[AggregatedResult] = []
     summaries = []
     failed = False
@@ -226,27 +227,27 @@ def _loaded_table(repository: FileSystemRepository, names: Sequence[str], *, per
 
 
 def _catalogued_table(repository: FileSystemRepository, names: Sequence[str] | None) -> _Found:
-    """Return `_loaded_table` of experiments (None is all), from the catalogue: this takes a tenth of the time."""
+    """Return the result of `_loaded_table` from the catalogue, in a tenth of the time. None selects all experiments."""
     # Exports per process do not need this import.
     from llm_energy_measure.catalogue.index import query_catalogue
 
     try:
         folders = None if names is None else [repository.folder_of(name) for name in names]
-    except LLMEnergyMeasureError:  # it is reported there, together with the other ids
+    except LLMEnergyMeasureError:  # `_loaded_table` reports the invalid id
         return _loaded_table(repository, names or ())
     exported = query_catalogue(
         repository, lambda catalogue: list(catalogue.exported(folders)), full=True, warn=terminal.warn
     )
     is_complete = names is None or len(exported) == len(names)
     if not is_complete or any(one.values is None for one in exported):
-        # Absent, unreadable, or with integers that the catalogue cannot store.
+        # An aggregate is absent, unreadable, or has integers that the catalogue cannot store.
         return _loaded_table(repository, repository.list_aggregated() if names is None else names)
     summaries = [one.summary for one in exported]
     return _Found(exported_table(exported), summaries, _warn_of_stale(summaries))
 
 
 def _warn_of_stale(summaries: Sequence[ExperimentSummary]) -> bool:
-    """Warn of each stale aggregate, and return True if there is one."""
+    """Warn about stale aggregates. Return True if there is a stale aggregate."""
     stale = [row.experiment_id for row in summaries if row.status == "stale"]
     for name in stale[:_MAX_NAMED]:
         advice = f"run 'llm-energy-measure aggregate {name}'"
@@ -259,7 +260,7 @@ def _warn_of_stale(summaries: Sequence[ExperimentSummary]) -> bool:
 
 
 def _document(found: _Found, words: Sequence[str], form: str, kind: energies.EnergyKind, unit: str | None) -> bytes:
-    """Return a table for a document. `energy` is the energy that tables for people show."""
+    """Return the table as LaTeX or Markdown. The column `energy` has the attributed or the plain energy, by `kind`."""
     # Other formats do not need this import.
     from llm_energy_measure.analysis import documents
 
@@ -294,7 +295,7 @@ def _write_dataset(target: str) -> None:
 
 
 def _raw(repository: FileSystemRepository, name: str) -> tuple[list[RawProcessResult], bool]:
-    """Return the readable raw results, and True if all are readable."""
+    """Return the readable raw results, and True if all raw results are readable."""
     recovery = repository.recover_raw(name)
     for file in recovery.unreadable:
         terminal.warn(f"{name}/{file.name} is unreadable and left out: {file.reason}", fails=True)
@@ -302,7 +303,7 @@ def _raw(repository: FileSystemRepository, name: str) -> tuple[list[RawProcessRe
 
 
 def _has_row(result: AggregatedResult | RawProcessResult) -> bool:
-    """Return True if a result fits in a row of CodeCarbon; warn otherwise."""
+    """Return True if a result has the values that a row of CodeCarbon requires. Warn otherwise."""
     if isinstance(result, RawProcessResult) and not has_codecarbon_row(result):
         name = f"{result.experiment_id}/{process_file(result.process_index)}"
         problem = "its end or its duration is unknown, and CodeCarbon requires both"
@@ -312,7 +313,7 @@ def _has_row(result: AggregatedResult | RawProcessResult) -> bool:
 
 
 def _aggregated(repository: FileSystemRepository, name: str) -> AggregatedResult:
-    """Return an aggregate. An unreadable aggregate raises an error."""
+    """Return the aggregate of an experiment. Raise an error if the aggregate is absent or unreadable."""
     result = repository.load_aggregated(name)
     if result is None:
         raise options.not_aggregated(name, "use --raw to export its processes")

@@ -31,7 +31,7 @@ _HEADERS = (
     ("warnings", "right"),
     ("date", "left"),
 )
-# Indices of the columns that a narrow terminal leaves out, the least important first.
+# Indices of the columns that are left out on a narrow terminal, the least important column first.
 _OPTIONAL = (9, 8, 5, 4, 1, 6, 2, 7)
 _GROUP_HEADERS = (
     ("experiments", "right"),
@@ -42,27 +42,27 @@ _GROUP_HEADERS = (
     ("lower bounds", "right"),
 )
 
-# Figures of a group by the titles of the table, for attributed energies and for plain sums.
+# Figure of a group by title of the table of groups: (for attributed energies, for plain sums).
 _GROUP_TITLES = {
     "energy": ("attributed_high_j", "total_energy_j"),
     **dict.fromkeys(("efficiency", "tokens/j"), ("attributed_tokens_per_joule", "tokens_per_joule")),
     "without energy": ("unknown_energy", "unknown_energy"),
     "lower bounds": ("lower_bounds", "lower_bounds"),
 }
-# The titles of the usual table whose cells --columns shows too, by name.
+# Names for which --columns shows the cells of the default table, and the title of the column in the default table.
 _TITLES = {"energy": "energy", "efficiency": "tokens/J", "tokens/j": "tokens/J"}
 
 
 class _Listing(msgspec.Struct):
-    """The rows or groups to print, and what the messages report about them.
+    """The rows or groups to print, and the numbers for the messages.
 
     Attributes:
         rows: Experiments, or groups.
         values: Values of the columns of --columns, by row.
         matching: Number of experiments that match.
-        pending: Number of experiments that are left out because they are not aggregated.
+        pending: Number of pending experiments that are left out. 0 with --all.
         problems: Id and message of each unreadable file.
-        as_of: Unix time of the last scan, if the results were not scanned now.
+        as_of: Unix time of the last scan, in seconds. None if this command has scanned the results.
         groups: Number of groups before --limit; None if the rows are experiments.
     """
 
@@ -98,10 +98,10 @@ Conditions:
   warnings > 0 and tokens/J < 10           (the title of a column means the value in the table)
 
 Conditions, --columns and --sort accept the columns of an export, the metrics of 'results repeats', and status, verdict,
-hosts, gpus, precision, note, tag.KEY and config.KEY ('results configs' lists the keys). energy is the energy in the
-table; for an undetermined energy, it is the bound in the table. energy_j is the plain sum. attributed_energy_j counts
-each joule once; attributed_low_j and attributed_high_j are its bounds. A date is a year, a month or a day in UTC. ~ and
---model ignore case. The exit status is 1 if a file can't be read.
+hosts, gpus, precision, note, tag.KEY and config.KEY ('results configs' lists the keys). The column energy is the number
+in the table, without signs such as ≤. energy_j is the plain sum. attributed_energy_j counts each joule once;
+attributed_low_j and attributed_high_j are its bounds. A date is a year, a month or a day in UTC. ~ and --model ignore
+case. The exit status is 1 if a file can't be read.
 """.format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
 
@@ -134,7 +134,7 @@ each joule once; attributed_low_j and attributed_high_j are its bounds. A date i
     "shown",
     metavar="COLUMN,...",
     callback=_LIST_COLUMNS,
-    help="Show these columns instead of the usual ones.",
+    help="Show these columns instead of the default columns.",
 )
 @click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
 @click.option("--refresh", is_flag=True, help="Scan all experiments for changed files, even more than 2,000.")
@@ -160,7 +160,7 @@ def list_results(
     rehash: bool,
     as_json: bool,
 ) -> None:
-    """List experiments, or totals per group; the exit status is 1 if a file can't be read."""
+    """List experiments, or totals per group; `_HELP` is the help text."""
     columns = options.names_of(by)
     grouped = bool(columns or totals)
     if shown is not None and grouped:
@@ -205,7 +205,9 @@ def list_results(
 
 
 def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind: energies.EnergyKind) -> str | None:
-    """Return the column or group figure to sort by, None for the default order. A title is the figure below it.
+    """Return the column or group figure to sort by; None for the default order.
+
+    A title of the table selects the figure in this column.
 
     Raises:
         click.BadParameter: The column is unknown, or groups do not have the column.
@@ -229,7 +231,7 @@ def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind
 
 
 def _warn_about_problems(listing: _Listing) -> None:
-    """Print a warning for each unreadable file. Only count the files of experiments that --limit left out."""
+    """Print a warning for each unreadable file, and the number of unreadable files that --limit left out."""
     is_cut = listing.groups is None and len(listing.rows) < listing.matching
     shown = {row.experiment_id for row in listing.rows} if is_cut else set()
     hidden = 0
@@ -267,7 +269,7 @@ def _cells(row: ExperimentSummary, energy: energies.Energy, scale: tuple[float, 
 def _print_columns(
     columns: Sequence[str], listing: _Listing, kind: energies.EnergyKind, unit: str | None, *, as_json: bool
 ) -> None:
-    """Print the columns of --columns. Energy and efficiency have the values and the signs of the usual table."""
+    """Print the columns of --columns. Energy and efficiency have the values and the signs of the default table."""
     titles = {name: _TITLES[name.lower()] for name in columns if name.lower() in _TITLES}
     energy = [energies.energy_of(row, kind) for row in listing.rows]
     if as_json:
@@ -303,7 +305,7 @@ def _print_columns(
 
 
 def _short_models(rows: Sequence[ExperimentSummary]) -> list[str]:
-    """Return the model names without their organisation, unless two models would have one name."""
+    """Return the model names without their organisation, unless two models would then have the same name."""
     names = {row.model_name: (row.model_name or formatting.UNKNOWN).rpartition("/")[2] for row in rows}
     is_clear = len(set(names.values())) == len(names)
     return [names[row.model_name] if is_clear else row.model_name or formatting.UNKNOWN for row in rows]

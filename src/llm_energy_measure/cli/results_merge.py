@@ -36,8 +36,8 @@ from llm_energy_measure.results.store import layout
 def merge(*, others: tuple[str, ...], prefix: str | None, tags: dict[str, str]) -> None:
     """Copy the files of OTHER results directories into the results directory (-o).
 
-    No file is replaced: an equal file is skipped, and a different one is reported as a conflict. If the command is
-    interrupted, run it again. The exit status is 1 if there was a conflict or a file could not be copied.
+    No file is replaced: an equal file is skipped, and a different file is reported as a conflict. If the command is
+    interrupted, run the command again. The exit status is 1 if there was a conflict or a file could not be copied.
     """
     target = options.repository(must_exist=False)
     sources = [FileSystemRepository(other) for other in others]
@@ -63,7 +63,7 @@ def merge(*, others: tuple[str, ...], prefix: str | None, tags: dict[str, str]) 
 
 
 def _prefixes(prefix: str | None, sources: list[FileSystemRepository]) -> list[str | None]:
-    """Return the prefix of each source.
+    """Return the prefix of the new ids for each source; None keeps the ids.
 
     Raises:
         click.BadParameter: The prefix is not valid, or two sources get the same prefix.

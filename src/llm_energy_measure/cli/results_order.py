@@ -47,10 +47,11 @@ _ID = "{id}"
 def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no_warm_up: bool, form: str) -> None:
     """Print an interleaved order of runs: randomised blocks with warm-up.
 
-    Each block runs each command once, in a random order. A slow change of the machine then affects all commands
-    equally. Each line runs its command with 'llm-energy-measure record' (with -o DIR, if given), and tags the result
-    with the block, for 'results compare --block tag.block'. If a command records its own result, write {id} in the
-    command: each line has the experiment id there. The ids of repeats end in _c0, _c1, and so on.
+    Each block runs each command once, in a random order. A slow change of the machine, such as its temperature, then
+    affects all commands equally. Each line runs its command with 'llm-energy-measure record' (with -o DIR, if given).
+    The line tags the result with the block, for 'results compare --block tag.block'. If a command records its own
+    result, write {id} in the command: each line then has the experiment id in this place. The ids of repeats end in
+    _c0, _c1, and so on.
     """
     commands: dict[str, str] = {}
     for text in configurations:
@@ -73,7 +74,10 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Return the name and the command of an argument. A script is named like its file, another command as its text."""
+    """Return the name and the command of an argument `NAME=COMMAND`.
+
+    Without `NAME=`, a command without blanks has the name of its file, and the name of other commands is their text.
+    """
     if match := _NAMED.fullmatch(text):
         return match[1], match[2]
     return sanitize_experiment_id(text if " " in text else PurePath(text).stem), text
@@ -90,7 +94,7 @@ def _entry(run: PlannedRun, command: str, results_dir: str) -> dict[str, object]
 
 
 def _line(run: PlannedRun, command: str, results_dir: str) -> str:
-    """Return the shell line of a run. `results_dir` is the option `-o DIR` with a space after it, or empty."""
+    """Return the shell line of a run. `results_dir` is empty, or the option `-o DIR` with a space at the end."""
     if _ID in command:
         return command.replace(_ID, run.experiment_id)
     if run.block == 0:

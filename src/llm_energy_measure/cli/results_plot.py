@@ -16,8 +16,9 @@ from llm_energy_measure.reports.style import Size, size_of
 
 _HELP = f"""Draw a figure of experiments, for a paper or in the terminal.
 
-Each configuration has one mark: the mean of its repeats, with the 95 % interval. A range or a lower bound is drawn as
-a range or a bound. Without --to, the figure is drawn in the terminal. Equal results give equal files.
+Each configuration has one mark: the mean of its repeats, with the 95 % interval. If the energy of an experiment is a
+range or a lower bound, the mark shows the range or the bound. Without --to, the figure is drawn in the terminal. Equal
+results give equal files.
 
 \b
 Values of --x and --y:
@@ -84,7 +85,7 @@ def plot(
     target: str | None,
     kind: energies.EnergyKind,
 ) -> None:
-    """Draw a figure; the exit status is 1 if there is nothing to draw."""
+    """Draw a figure; the exit status is 1 if no aggregated experiment is selected."""
     suffix = Path(target or "figure.pdf").suffix.lower()
     if suffix not in FORMATS:
         message = f"{target!r} has no suffix of an image; use {', '.join(FORMATS)}"

@@ -29,8 +29,8 @@ ignored keys that vary.
 Experiments without a configuration are repeats if their ids differ only in a final _c<n>.
 
 The figures use the attributed energy, which counts each joule once. "±" is half of the t-based 95 % interval of the
-mean. CV is the standard deviation divided by the mean. Lower bounds, undetermined and unreadable results and copies of
-one measurement are left out; the output names them with the reason.
+mean. CV is the standard deviation divided by the mean. The statistics leave out lower bounds, undetermined and
+unreadable results, and copies of a measurement; the output has the reason for each of these experiments.
 
 \b
 Metrics:
@@ -104,7 +104,7 @@ def repeats(
     )
     found = repeats_of(observations, metrics)
     if form != "table":
-        if form == "csv":  # the other formats contain these lines
+        if form == "csv":  # the other formats contain the runs that are left out
             for line in repeats_text.left_out(found):
                 terminal.warn(line)
         content = formatting.plural(len(found.groups), "configuration")

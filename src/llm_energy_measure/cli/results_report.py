@@ -21,10 +21,11 @@ _SHOW_PROGRESS_FROM = 50
 
 _HELP = """Write a report of experiments as one HTML page.
 
-The page needs no network and no server, and opens in any browser. It shows the energy per output token of each
-configuration with its interval, energy against latency, and the components of the energy. Then follow the repeats, the
-power over time where samples are stored, and the verdict and the findings of each experiment. The page also names what
-is left out and why, and the commands that print the same numbers. Without ids, it has all experiments.
+The page needs no network and no server, and opens in any browser. The page shows the energy per output token of each
+configuration with its interval, energy against latency, and the components of the energy. Further sections show the
+repeats, the power over time if samples are stored, and the verdict and the findings of each experiment. The page also
+lists the experiments that are left out, with the reason, and the commands that print the same numbers. Without ids and
+--where, the page has all experiments.
 
 --by and --base, or --compare, add the table of 'results compare'. The command needs the packages matplotlib and jinja2.
 
@@ -115,7 +116,7 @@ def _compare_by(results: Results, by: str, base: str, metrics: Sequence[str]) ->
 def _compare_sides(
     repository: FileSystemRepository, results: Results, sides: Sequence[str], metrics: Sequence[str]
 ) -> Comparison:
-    """Return the comparison of two conditions. The conditions select from the experiments of the report."""
+    """Return the comparison of two conditions, which select from the experiments of the report."""
     selections = []
     for text in sides:
         where = text if results.where is None else f"({results.where}) and ({text})"
@@ -137,7 +138,7 @@ def _command(results: Results, words: Sequence[str], metrics: Sequence[str]) -> 
 
 
 def _with_progress(names: Sequence[str]) -> Iterator[str]:
-    """Return the ids, and show a progress bar on a terminal if there are many."""
+    """Return the ids. Show a progress bar on a terminal if there are at least `_SHOW_PROGRESS_FROM` ids."""
     if len(names) < _SHOW_PROGRESS_FROM or not terminal.shows_progress():
         return iter(names)
     from llm_energy_measure.cli.progress import with_progress_bar

@@ -39,7 +39,7 @@ class _Shown(NamedTuple):
 
     Attributes:
         kind: `attributed` or `plain`.
-        unit: Unit of `--unit`. None chooses a prefix.
+        unit: Unit of `--unit`. None chooses a unit for each energy.
     """
 
     kind: energies.EnergyKind
@@ -47,11 +47,11 @@ class _Shown(NamedTuple):
 
     @property
     def scale(self) -> tuple[float, str] | None:
-        """Divisor and unit of `--unit`. None without the option."""
+        """Divisor from joules to the unit of `--unit`, and this unit. None if the user gave no unit."""
         return None if self.unit is None else formatting.energy_scale([], self.unit)
 
     def joules(self, energy_j: float | None) -> str:
-        """Return the text of an energy in joules."""
+        """Return an energy, given in joules, as text in the unit of `--unit`."""
         return formatting.quantity(energy_j, "J") if self.scale is None else formatting.scaled(energy_j, self.scale)
 
 
@@ -64,7 +64,7 @@ class _Shown(NamedTuple):
     type=click.IntRange(min=0),
     help="Show the processes of this earlier attempt. [default: the current attempt]",
 )
-@click.option("--plot", "with_plot", is_flag=True, help="Draw the power over time, where samples are stored.")
+@click.option("--plot", "with_plot", is_flag=True, help="Draw the power over time, if samples are stored.")
 @energies.energy_option
 @energies.unit_option
 @options.json_option
@@ -81,7 +81,7 @@ def show(
 ) -> None:
     """Show one experiment: its aggregate and its processes.
 
-    --json prints the stored aggregate unchanged (null if the experiment is not aggregated), and --raw --json the
+    --json prints the stored aggregate unchanged, or null if the experiment is not aggregated. --raw --json prints the
     stored raw results. The exit status is 1 if a file of the experiment can't be read.
     """
     if with_plot and (raw or as_json or attempt is not None):
@@ -91,10 +91,10 @@ def show(
         _show_attempt(repository, experiment, attempt, unit, raw=raw, as_json=as_json)
         return
     options.require_known(repository, experiment)
-    # recover_raw refuses a folder that belongs to another experiment, so the folder name is safe after this call.
+    # recover_raw raises if the folder belongs to another experiment. After this call, the folder belongs to this id.
     results = repository.recover_raw(experiment).results
     if not raw:
-        # The copies do not keep the bytes of the files, which can have hundreds of megabytes.
+        # The copies have no reference to the bytes of the files, which can be hundreds of megabytes.
         results = [msgspec.structs.replace(result) for result in results]
     row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:
@@ -209,9 +209,10 @@ def _print_summary(
 def _aggregated(
     row: ExperimentSummary, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
 ) -> AggregatedResult | None:
-    """Return the aggregate, also if it is altered (its verdict is `altered`). None if no aggregate is readable.
+    """Return the aggregate, also if its verdict is `altered`. None if there is no readable aggregate.
 
-    Embedded records that equal the raw results are not read again.
+    If the aggregate is up to date, `raw_results` are its process results. The function then reads only the summary,
+    which is faster.
     """
     if row.status in ("pending", "unreadable"):
         return None
@@ -271,7 +272,7 @@ def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None, shown:
 
 
 def _energy_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[str, str]]:
-    """Return the attributed energy, its reasons, and the plain sum if that differs."""
+    """Return the fields of the attributed energy: value, reasons, and the plain sum if its value differs."""
     energy, bounds_j = energies.energy_of(aggregated, "attributed"), aggregated.attributed_bounds_j
     text = energy.cell(shown.scale).replace("≥", "at least")
     low_j, high_j = bounds_j or (None, None)
@@ -299,7 +300,7 @@ def _energy_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[st
 
 
 def _efficiency(energy: energies.Energy, tokens: int | None, output_tokens: int | None) -> list[tuple[str, str]]:
-    """Return energy per token, per output token, and tokens per joule, as ranges if the energy is undetermined."""
+    """Return energy per token, energy per output token, and tokens per joule. Undetermined energies give ranges."""
     mark = f"{energies.CORRECTED} " if energy.is_corrected and tokens else ""
     ends_j = [energy.low_j, energy.high_j] if energy.is_undetermined else [energy.low_j]
     fields = [("energy per token", [formatting.quantity(ratio(energy_j, tokens), "J/token") for energy_j in ends_j])]
@@ -343,7 +344,7 @@ def _plain_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[str
 
 def _provenance(aggregated: AggregatedResult) -> str:
     """Return the provenances and scopes of the processes, for example `modelled (scope process)`."""
-    # A process whose sensor another process reads has no energy, and so no provenance.
+    # If another process reads the sensor of a process, this process has no energy and no provenance.
     measured = [
         process.energy_metrics for process in aggregated.process_results if process.energy_metrics.total_energy_j
     ]
@@ -358,7 +359,7 @@ def _milliseconds(*values_ms: float | None) -> str:
 
 
 def _finite(value: float) -> float | None:
-    """Return None for NaN, which the efficiency metrics have for an unknown value."""
+    """Return the value, or None for NaN: the efficiency metrics contain NaN for unknown values."""
     return None if math.isnan(value) else value
 
 

@@ -75,7 +75,7 @@ def _run(query: str, *, form: str | None, target: str | None, dataset: str | Non
             terminal.warn(f"{error}; the query uses the dataset {dataset} instead")
             report = write_dataset(repository, dataset, warn=terminal.warn)
         problems = [f"left out: {problem}" for problem in report.problems]
-        months = [*report.written, *report.unchanged]  # not the files of other programs
+        months = [*report.written, *report.unchanged]  # other programs may have added files to the dataset
     elif not any((Path(dataset) / table).is_dir() for table in TABLES):
         found = f"there is no dataset in {dataset}"
         advice = f"write it with 'llm-energy-measure results export --format parquet --to {dataset}'"
@@ -135,12 +135,12 @@ def _parquet(answer: pa.Table) -> bytes:
 
 
 def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows as JSON values: large whole numbers as int, maps as objects, intervals as ISO 8601 text."""
+    """Yield the rows as JSON values. Large whole numbers are int, maps are dicts, and intervals are ISO 8601 text."""
     return zip(*map(_values, answer.columns), strict=True)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Return the values of a column as JSON values; text for bytes, and for a date that Python does not have."""
+    """Return the values of a column as JSON values. Bytes, and dates that Python cannot represent, become text."""
     from pyarrow import types
 
     kind = column.type
@@ -148,7 +148,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         return column_as_text(column)
     try:
         found: list[Any] = column.to_pylist()
-    except (OverflowError, ValueError):  # also for nanoseconds, which need pandas
+    except (OverflowError, ValueError):  # pyarrow also raises ValueError for nanoseconds, because pandas is blocked
         return column_as_text(column)
     is_plain = not (types.is_nested(kind) or types.is_decimal(kind) or types.is_interval(kind))
     return found if is_plain else [_json_value(value, kind) for value in found]  # most columns need no conversion
@@ -160,7 +160,7 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
     converted = value
     if value is None:
         pass
-    elif types.is_decimal(kind):  # the type of a sum of whole numbers
+    elif types.is_decimal(kind):  # DuckDB returns a sum of whole numbers as a decimal
         converted = int(value) if kind.scale == 0 else float(value)
     elif types.is_interval(kind):
         converted = _iso_duration(*value)
@@ -180,7 +180,7 @@ def _json_key(key: Any) -> Any:
 
 
 def _iso_duration(months: int, days: int, nanoseconds: int) -> str:
-    """Return an interval in ISO 8601, for example `P14M3D`; each negative part has its own sign."""
+    """Return an interval as an ISO 8601 duration, for example `P14M3D`. Each negative part has a minus sign."""
     date = (f"{months}M" if months else "") + (f"{days}D" if days else "")
     seconds = f"{nanoseconds / 1e9:.9f}".rstrip("0").rstrip(".")
     return f"P{date}T{seconds}S" if nanoseconds or not date else f"P{date}"
@@ -193,5 +193,5 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _csv_cell(value: object) -> object:
-    """Return the value of a CSV cell; lists and objects become JSON text."""
+    """Return the value of a CSV cell. Lists and dicts become JSON text."""
     return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value

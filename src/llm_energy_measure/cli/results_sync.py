@@ -35,10 +35,11 @@ from llm_energy_measure.storage.base import StorePath
 def sync(*, other: str, rehash: bool) -> None:
     """Copy missing files in both directions, between the results directory (-o) and URL.
 
-    Results that recordings could not upload to URL are uploaded first; without -o, only these are uploaded. No result
-    is replaced and none is deleted: an equal file is skipped, and a different one is a conflict. The command can run
-    from cron, and several hosts may use one URL at the same time. If the command is interrupted, run it again. The exit
-    status is 1 if there was a conflict or a file could not be copied.
+    The command first uploads the results that recordings could not upload to URL. If URL is a bucket, and neither -o
+    nor LLM_ENERGY_MEASURE_RESULTS_DIR is set, the command uploads only these results. No result is replaced or deleted:
+    an equal file is skipped, and a different file is a conflict. The command can run from cron, and several hosts may
+    use one URL at the same time. If the command is interrupted, run the command again. The exit status is 1 if there
+    was a conflict or a file could not be copied.
     """
     remote = FileSystemRepository(other)
     local = _local(remote)
@@ -58,7 +59,7 @@ def sync(*, other: str, rehash: bool) -> None:
 
 
 def _local(remote: FileSystemRepository) -> FileSystemRepository | None:
-    """Return the results directory; None if the user names none, or only the bucket itself."""
+    """Return the results directory. None if the user sets no directory for a bucket, or if the directory is URL."""
     is_given = options.given_results_dir() is not None or RESULTS_DIR_ENV in os.environ
     if not is_given and isinstance(remote.base_path, StorePath):
         return None
@@ -78,7 +79,7 @@ def _count(counts: Counter[str], synced: SyncedExperiment, place: str = "") -> N
 def _with_progress(
     local: FileSystemRepository, remote: FileSystemRepository, state: dict[str, str]
 ) -> Iterator[SyncedExperiment]:
-    """Return the experiments, with a progress bar if stderr is a terminal and there are several."""
+    """Return the experiments. Show a progress bar if stderr is a terminal and at least 2 experiments changed."""
     if terminal.shows_progress() and (total := len(changed_experiments(local, remote, state))) > 1:
         # Only commands that print a table or a progress display import rich.
         from llm_energy_measure.cli.progress import with_progress_bar
@@ -88,14 +89,14 @@ def _with_progress(
 
 
 def _state_path(local: FileSystemRepository, remote: FileSystemRepository) -> Path:
-    """Return the file of the fingerprints of the last sync of these two places, in the cache of the user."""
+    """Return the path of the file with the fingerprints of the last sync, in the cache folder of the user."""
     places = [place.resolve() if isinstance(place, Path) else place for place in (local.base_path, remote.base_path)]
     name = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:32]
     return cache_folder() / f"{name}.sync.json"
 
 
 def _load(path: Path) -> dict[str, str]:
-    """Return the fingerprints; empty if there are none, so that all experiments are compared."""
+    """Return the stored fingerprints. Without fingerprints, the sync compares all experiments."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_bytes())
         if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()):
@@ -104,7 +105,7 @@ def _load(path: Path) -> dict[str, str]:
 
 
 def _save(path: Path, state: dict[str, str]) -> None:
-    """Store the fingerprints. Without them, the next sync is slower and has the same result."""
+    """Store the fingerprints. An error is ignored: without fingerprints, the next sync is only slower."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")

@@ -55,14 +55,14 @@ def _names_one(ids: Sequence[str], where: str | None) -> bool:
 
 
 def _split(repository: FileSystemRepository, words: Sequence[str], *, has_where: bool) -> tuple[list[str], list[str]]:
-    """Return ids with globs, and assignments. The first word is always an id, even if it contains an equals sign."""
+    """Return the ids and globs, and the assignments. Without --where, the first word is an id, even with `=` in it."""
     ids: list[str] = []
     assignments: list[str] = []
     for number, word in enumerate(words):
         is_first = number == 0 and not has_where
         is_id = is_first or (not assignments and "=" not in word and _is_known(repository, word))
         (ids if is_id else assignments).append(word)
-    parse_assignments(assignments)  # reports a wrong word before any tag changes
+    parse_assignments(assignments)  # raises for a wrong assignment before any tag changes
     return ids, assignments
 
 
@@ -71,7 +71,7 @@ def _is_known(repository: FileSystemRepository, word: str) -> bool:
 
 
 def _changed(repository: FileSystemRepository, name: str, assignments: Sequence[str], note: str | None) -> Tags:
-    """Return the tags of an experiment, after the changes."""
+    """Change the tags of an experiment, and return the tags after the change."""
     if assignments or note is not None:
         return change_tags(repository.store, name, parse_assignments(assignments), note=note)
     return load_tags(repository.store, name)

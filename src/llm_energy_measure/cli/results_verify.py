@@ -68,12 +68,12 @@ def verify(
 ) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
 
-    For one experiment, the output has the verdict (a word of 'results list --help'), the plain sum over processes, the
-    attributed energy, which counts each joule once, and all errors and warnings. For several, it has the number of
-    experiments per code, the errors, and the experiments without a result; with -q, only the errors. -v also prints all
-    findings of each experiment. No file is written. An experiment that is pending, partial or interrupted is no error.
-    With --shard, only experiments of one shard are compared with each other. docs/reference/checks.md explains codes
-    and severities.
+    For one experiment, the output has the verdict (see 'results list --help'), the plain sum over processes, the
+    attributed energy, which counts each joule once, and all errors and warnings. For several experiments, the output
+    has the number of experiments per code, the errors, and the experiments without a result. With -q, the output has
+    only the errors. -v also prints all findings of each experiment. The command writes no file. The verdicts pending,
+    partial and interrupted are no errors. With --shard, only experiments of one shard are compared with each other.
+    docs/reference/checks.md explains codes and severities.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments, where=where)
     options.require_all_for(all_experiments=all_experiments, shard=shard, executor=executor)
@@ -99,7 +99,7 @@ def verify(
 
 
 def _selected(fail_on: str) -> set[tuple[str, Severity]]:
-    """Return the pairs of code and severity that a list of severities, codes and families selects."""
+    """Return the pairs (code, severity) that the value of --fail-on selects."""
     selected: set[tuple[str, Severity]] = set()
     for part in fail_on.split(","):
         name = part.strip()
@@ -125,7 +125,7 @@ def _reported(experiment: VerifiedExperiment) -> set[tuple[str, Severity]]:
 
 
 def _print_experiment(experiment: VerifiedExperiment) -> None:
-    """Print the verdict and the two totals in one line, each error and warning, and the codes of the other findings."""
+    """Print the verdict and both energies in one line, each error and warning, and the codes of the other findings."""
     terminal.print_text(_headline(experiment))
     for line in _lines(experiment, "error", "warning"):
         terminal.print_text(line)
@@ -136,7 +136,7 @@ def _print_experiment(experiment: VerifiedExperiment) -> None:
 
 
 def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
-    """Print the number of experiments per code, the most severe first, and the first errors; with -q only these."""
+    """Print the number of experiments per code, the most severe first, and the first errors. -q prints only errors."""
     counts = Counter(pair for experiment in verified for pair in _reported(experiment))
     if terminal.is_quiet():
         counts.clear()
@@ -165,7 +165,7 @@ def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
 
 
 def _print_interrupted(names: Sequence[str]) -> None:
-    """Print the first experiments without a result in one line, unless -q is given. They are not errors."""
+    """Print the first experiments without a result in one line. -q hides this line, because it reports no error."""
     if names and not terminal.is_quiet():
         others = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         terminal.print_text(f"interrupted, no process has a result: {', '.join(names[:_MAX_NAMES])}{others}")
@@ -194,7 +194,7 @@ def _text(finding: Finding) -> str:
 
 
 def _print_details(experiment: VerifiedExperiment, *severities: Severity) -> None:
-    """Print the findings of these severities, the checks without a result and the passed checks, if -v is given."""
+    """With -v, print the findings of these severities, the checks without an outcome, and the passed checks."""
     for line in _lines(experiment, *severities):
         terminal.debug(line)
     for finding in experiment.findings:

@@ -1,4 +1,4 @@
-"""Which experiments a command works on: ids, globs and `--where`."""
+"""Select the experiments for a command by ids, globs and `--where`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ids_argument(function: FunctionT) -> FunctionT:
 
 
 def is_glob(word: str) -> bool:
-    """Return True if a word selects experiments by a pattern: `exp_*`, `exp_?`, `exp_[12]`. No id has these signs."""
+    """Return True if a word is a pattern: `exp_*`, `exp_?` or `exp_[12]`. No folder name has these characters."""
     return _GLOB.search(word) is not None
 
 
@@ -46,15 +46,15 @@ def selected(
 ) -> list[str]:
     """Return the ids that the words and the condition select, without repetitions.
 
-    Ids keep their order, and the ids of a glob are in natural order. With words and a condition, both must match. With
-    neither words nor a condition, the list is empty.
+    Ids keep the order of `words`, and the ids of a glob are in natural order. With words and a condition, both must
+    match, and the ids are in natural order. With neither words nor a condition, the list is empty.
 
     Args:
         repository: The results directory.
-        words: Ids, which must exist, and globs.
+        words: Ids and globs.
         where: Condition in the grammar of `results list --where`.
         with_pending: Whether the condition also selects experiments without an aggregate.
-        must_exist: Whether an id that does not exist is an error. Otherwise, the caller reports it.
+        must_exist: Raise an error for an id that does not exist. If False, the list can contain unknown ids.
 
     Raises:
         ResultNotFoundError: An id does not exist, or a glob or the condition matches no experiment.
@@ -96,7 +96,7 @@ def _matching(repository: FileSystemRepository, where: str, *, with_pending: boo
 
 
 def condition_of(names: Sequence[str], where: str | None) -> str | None:
-    """Return a condition that selects these ids and matches `where`. Without ids, return `where`."""
+    """Return a condition that requires one of these ids and `where`. Without ids, return `where`."""
     if not names:
         return where
     quoted = ", ".join('"' + re.sub(r'(["\\])', r"\\\1", name) + '"' for name in names)

@@ -1,6 +1,6 @@
 """Standard streams for commands that finish their work after the reader has exited, as in `aggregate --all | head`.
 
-The streams are replaced below their buffers, so every writer (click, rich, `print`) is covered.
+`_Output` replaces the raw stream below the buffer, so `_Output` gets the output of click, rich and `print`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 SIGNALLED = 128
-"""A shell reports this number plus the number of the signal for a process that a signal ended."""
+"""If a signal ends a process, a shell reports this number plus the number of the signal as exit status."""
 
 FINISHES_WORK = "finishes_work"
-"""Attribute of the functions of the commands that `finish_work` decorates."""
+"""Name of the attribute that `finish_work` sets to True on the function of a command."""
 
 _CLOSED_PIPE = SIGNALLED + getattr(signal, "SIGPIPE", 13)
 
@@ -35,7 +35,7 @@ class _Output(io.RawIOBase):
 
     Attributes:
         error: The first error; None if all output was written.
-        raises_error: Whether the first error is raised. A command that only prints then ends early.
+        raises_error: Whether `write` raises the first error. A command that only prints then ends early.
     """
 
     def __init__(self, raw: io.FileIO, *, raises_error: bool) -> None:
@@ -44,7 +44,7 @@ class _Output(io.RawIOBase):
         self._raw = raw
 
     def write(self, data: ReadableBuffer, /) -> int | None:
-        """Write data. After an error, return the size of the data as if it were written."""
+        """Write data. After an error, write nothing and return the size of the data."""
         if self.error is None:
             try:
                 return self._raw.write(data)
@@ -69,10 +69,10 @@ class _Output(io.RawIOBase):
 
 @contextmanager
 def durable_streams() -> Iterator[None]:
-    """Replace stdout and stderr in this block.
+    """Replace stdout and stderr by streams over `_Output` in this block.
 
-    Errors of stderr are always ignored, because no other stream could show them. Streams without a file descriptor, as
-    in tests, are unchanged.
+    Errors of stderr are always ignored, because no other stream could show these errors. Streams without a file
+    descriptor, as in tests, are not replaced.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _replaced(sys.stdout, raises_error=True)
@@ -84,7 +84,7 @@ def durable_streams() -> Iterator[None]:
 
 
 def _replaced(stream: Any, *, raises_error: bool) -> Any:
-    """Return a stream over `_Output` with the settings of a stream, or the stream itself if it has no descriptor."""
+    """Return a stream over `_Output` with the settings of `stream`. Return `stream` if it has no file descriptor."""
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.FileIO):
@@ -105,9 +105,9 @@ def _output() -> _Output | None:
 
 
 def finish_work(function: Callable[..., ResultT]) -> Callable[..., ResultT]:
-    """Make a command finish its work after stdout is closed. `main` then reports it; see `lost_output`.
+    """Make a command finish its work after stdout is closed. `main` then reports the lost output; see `lost_output`.
 
-    Commands without this decorator only print. They end silently, as POSIX tools do.
+    Commands without this decorator only print. If stdout is closed, these commands end silently, as POSIX tools do.
     """
 
     @functools.wraps(function)
@@ -127,7 +127,7 @@ def has_stopped_command() -> bool:
 
 
 def lost_output() -> tuple[str, int] | None:
-    """Return why output of a finished command is lost, and the exit status for it; None if all output was written."""
+    """Return why output of a finished command is lost, and the exit status. None if all output was written."""
     if sys.stdout is None:
         return None
     sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Tables and fields that fit the width of a terminal.
 
 A table that is too wide first uses shorter cells, then leaves out its least important columns one by one. Text wraps
-between words. Numbers and ids never wrap, because a part of a number looks like another number.
+between words. Numbers and ids never wrap, because a part of a number would look like another number.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 GAP = 2
-"""Number of blanks between two columns."""
+"""Number of spaces between two columns."""
 
 # A wrapped column has at least this width, unless its text is shorter.
 _COMFORT = 20
@@ -22,7 +22,7 @@ Row = Sequence[str]
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return the lines of a text that wraps between words. A word that is longer than a line has its own line.
+    """Return the text as lines of at most `width` columns. Only a word that is longer than a line exceeds `width`.
 
     Example:
         >>> wrap("run 'aggregate --all' to update them", 20)
@@ -41,7 +41,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def wrap_indented(text: str, width: int) -> list[str]:
-    """Return the lines of a text that wraps; lines after the first have its indent and two more blanks."""
+    """Return the text as lines. Lines after the first line have the indent of the text and two more spaces."""
     if _width(text) <= width:
         return [text]
     indent = " " * (len(text) - len(text.lstrip(" ")))
@@ -68,7 +68,7 @@ def _width(text: str) -> int:
 
 
 def field_lines(fields: Iterable[tuple[str, str]], width: int | None) -> Iterator[str]:
-    """Yield lines with names and values. A value that wraps keeps its indent.
+    """Yield lines with names and values. All lines of a value have the same indent.
 
     Args:
         fields: Names and values.
@@ -143,7 +143,7 @@ class Layout:
         while optional and needed(self._kept) > width:
             dropped.append(optional.pop(0))
             self._kept.remove(dropped[-1])
-        for index in reversed(dropped):  # a narrow column may fit where a wide one did not
+        for index in reversed(dropped):  # after a wide column is dropped, a narrow column may fit again
             if needed([*self._kept, index]) <= width:
                 self._kept = sorted([*self._kept, index])
         free = width - needed(self._kept)
@@ -155,7 +155,7 @@ class Layout:
             free -= more
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines of the titles (`title_lines`) and of the rows, without blanks at their ends."""
+        """Yield the lines of the titles (`title_lines` lines) and of the rows, without spaces at the ends of lines."""
         yield from self._wrapped(self._titles)
         if all(max(map(_width, self._columns[index]), default=0) <= self._widths[index] for index in self._kept):
             # No cell wraps. This takes a fifth of the time of `_wrapped` for 20,000 rows.
@@ -171,7 +171,7 @@ class Layout:
 
     @property
     def line_width(self) -> int:
-        """Width of the widest possible line."""
+        """Width of a full line: all columns that are shown and the gaps."""
         return _total([self._widths[index] for index in self._kept])
 
     def _wrapped(self, row: Row) -> Iterator[str]:
@@ -188,7 +188,7 @@ class Layout:
         return (" " * GAP).join(parts).rstrip()
 
     def records(self) -> Iterator[list[tuple[str, str]]]:
-        """Yield title and cell of all columns of each row."""
+        """Yield the pairs (title, cell) of each row, also for the columns that are left out."""
         for row in self._rows:
             yield list(zip(self._titles, row, strict=True))
 

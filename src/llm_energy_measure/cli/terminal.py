@@ -1,4 +1,4 @@
-"""Output of the commands: data to stdout, messages to stderr, and control characters escaped in both."""
+"""Print data on stdout and messages on stderr. Control characters are escaped in both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERBOSITY_KEY = "llm_energy_measure.verbosity"
 """Key of the verbosity in the metadata of the root click context: 1 (-v), 0 or -1 (-q)."""
 
 _UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
-# Tabs and line ends may occur between the tokens of JSON. Inside its strings they are always escaped.
+# JSON may have tabs and line ends between its tokens. In strings of JSON, these characters are always escaped.
 _UNPRINTABLE_IN_JSON = re.compile(rf"(?![\t\n\r])[{UNPRINTABLE}]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
@@ -73,7 +73,7 @@ def error(message: object) -> None:
 
 
 def print_message(message: str) -> None:
-    """Print a message on stderr. On a terminal, it wraps between words, and further lines are indented."""
+    """Print a message on stderr. On a terminal, the text wraps between words, and further lines are indented."""
     text = escape(message)
     if is_terminal(sys.stderr):
         text = "\n".join(tables.wrap_indented(text, _columns_of(sys.stderr)))
@@ -97,13 +97,13 @@ def encode_json(value: Any) -> bytes:
 
     try:
         encoded = msgspec.json.encode(value)
-    except UnicodeEncodeError:  # a file name that is not UTF-8
+    except UnicodeEncodeError:  # the value contains a file name that is not UTF-8
         encoded = msgspec.json.encode(_escape_surrogates(msgspec.to_builtins(value)))
     return msgspec.json.format(encoded, indent=2)
 
 
 def _escape_surrogates(value: Any) -> Any:
-    r"""Return the JSON value with the bytes of file names that are not UTF-8 written as `\xff`."""
+    r"""Return the JSON value. Bytes of file names that are not UTF-8 become escapes such as `\xff`."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
@@ -112,7 +112,7 @@ def _escape_surrogates(value: Any) -> Any:
 
 
 def print_json_list(values: Iterable[Any]) -> None:
-    """Print values on stdout as an indented JSON list; each item is printed as soon as it is available."""
+    """Print values on stdout as an indented JSON list. Each value is printed as soon as it is available."""
     import msgspec
 
     opening = "["
@@ -137,7 +137,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def print_bytes(data: bytes) -> None:
-    """Print data on stdout: unchanged in a pipe, escaped on a terminal."""
+    """Print data on stdout: escaped on a terminal, otherwise unchanged."""
     if is_terminal(sys.stdout):
         for line in data.decode("utf-8", errors="replace").removeprefix("\ufeff").splitlines():
             print_line(line)
@@ -146,7 +146,13 @@ def print_bytes(data: bytes) -> None:
 
 
 def write_or_print(data: bytes, target: str, *, content: str) -> None:
-    """Write data to a file and report its content, for example `3 rows`; for the target `-`, print it on stdout."""
+    """Write data to the file `target`; for `-`, print the data on stdout.
+
+    Args:
+        data: The data.
+        target: Path of the file, or `-`.
+        content: What the data contain, for the message about the file, such as `3 rows`.
+    """
     from llm_energy_measure.results.exporters import write_export
 
     if target == "-":
@@ -159,7 +165,7 @@ def width(*, of_pipe: bool = False) -> int | None:
     """Return the width of the terminal of stdout in columns; None if stdout is no terminal.
 
     Args:
-        of_pipe: If stdout is a pipe and stderr a terminal, as in `results repeats | tail`, return its width.
+        of_pipe: If stdout is a pipe, as in `results repeats | tail`, return the width of the terminal of stderr.
     """
     if is_terminal(sys.stdout):
         return _columns_of(sys.stdout)
@@ -178,7 +184,7 @@ def _columns_of(stream: TextIO) -> int:
 
 
 def print_text(text: str, *, fits_pipe: bool = False) -> None:
-    """Print a sentence on stdout. On a terminal, it wraps between words, and further lines are indented.
+    """Print a sentence on stdout. On a terminal, the text wraps between words, and further lines are indented.
 
     Args:
         text: The sentence.
@@ -190,7 +196,7 @@ def print_text(text: str, *, fits_pipe: bool = False) -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Print names and values on stdout, one pair per line. On a terminal, long values wrap and keep their indent."""
+    """Print names and values on stdout, one pair per line. On a terminal, long values wrap with the same indent."""
     escaped = [(escape(name), escape(value)) for name, value in fields]
     click.echo("\n".join(tables.field_lines(escaped, width())))
 
@@ -211,7 +217,7 @@ def print_table(
         optional: Indices of the columns that are left out, one by one in this order, until the table fits. A message
             names them and refers to `--json`, so the command must have that option.
         short: Shorter cells by index of their column, for a terminal that is too narrow.
-        fits_pipe: Fit the terminal of stderr if stdout is a pipe.
+        fits_pipe: Use the width of stderr if stdout is a pipe and stderr is a terminal.
     """
     layout = tables.Layout(
         [(escape(title), alignment) for title, alignment in headers],
