@@ -33,7 +33,7 @@ class BundleCheck(Struct, kw_only=True):
     """The result of the verification of a bundle.
 
     Attributes:
-        outcome: One word of `OUTCOMES`.
+        outcome: One of the words in `OUTCOMES`.
         digest: SHA-256 of `tagmanifest-sha256.txt`, in lower-case hexadecimal. None if the bundle is refused.
         problems: The reasons for the outcome.
         experiments: Number of experiments.

@@ -27,11 +27,11 @@ from llm_energy_measure.security import require_bounded_json
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
-    """An experiment, or an earlier attempt of one, that is not in the bundle.
+    """An experiment, or an earlier attempt of an experiment, that is not in the bundle.
 
     Attributes:
         experiment_id: Id of the experiment.
-        reason: Why it is not in the bundle.
+        reason: Why the experiment or the attempt is not in the bundle.
         configuration: The configuration that this experiment shares with an experiment of the bundle. None if unknown.
         attempt: Number of the earlier attempt. None for an experiment.
     """

@@ -28,7 +28,7 @@ class StoredVerdict(Struct, frozen=True, kw_only=True):
     Attributes:
         folder: Folder name of the experiment.
         experiment_id: Id of the experiment.
-        verdict: One word of `verification.verdicts`.
+        verdict: One of the words in `verification.verdicts`.
         outcome: `passed`, `failed` or `not_checked`.
         total_energy_j: Plain sum over processes, in joules. None if unknown.
         attributed_energy_j: Energy with each joule counted once, in joules. None if undetermined.

@@ -130,7 +130,7 @@ class ZipSource:
         if start >= 0 and self._bytes_at(position - LOCATOR.size, 4) == struct.pack("<I", LOCATOR_SIGNATURE):
             large = END64.unpack(self._bytes_at(start, END64.size))
             if large[0] != END64_SIGNATURE:
-                raise refuse("zip.damaged", None, "its ZIP64 record is not where the locator has to find it")
+                raise refuse("zip.damaged", None, "its ZIP64 record is not directly before its ZIP64 locator")
             count, size, offset = large[7], large[8], large[9]
             position = start
         directory = _Directory(count, size, offset)

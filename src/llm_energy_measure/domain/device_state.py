@@ -18,7 +18,7 @@ POWER_CAP = "sw_power_cap"
 """Throttle reason: the GPU draws its power limit. This is normal under load."""
 
 THROTTLED = "throttled"
-"""Throttle reason: the GPU is slowed down, and its library gives no reason. It may draw its power limit."""
+"""Throttle reason: the GPU is slowed down, and its library gives no reason. The cause may be the power limit."""
 
 THROTTLE_BITS = {
     0x1: GPU_IDLE,

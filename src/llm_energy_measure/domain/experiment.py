@@ -67,7 +67,7 @@ def process_index_of(name: str) -> int | None:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a configuration: of its JSON with sorted keys, in lower-case hexadecimal."""
+    """Return the SHA-256 of the JSON of a configuration with sorted keys, in lower-case hexadecimal."""
     return hashlib.sha256(msgspec.json.encode(config, order="deterministic")).hexdigest()
 
 
@@ -447,7 +447,7 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
         total_tokens: Number of tokens of all processes.
         total_energy_j: Energy of the experiment by its strategy, in joules. By default, the plain sum over processes.
         total_inference_time_sec: Sum of the inference times of all processes, in seconds.
-        avg_tokens_per_second: Mean throughput of the processes that report one, in tokens per second.
+        avg_tokens_per_second: Mean of the known throughputs of the processes, in tokens per second.
         avg_energy_per_token_j: `total_energy_j / total_tokens`, in joules per token.
         total_flops: Number of floating-point operations of all processes.
         start_time: Earliest start.
@@ -467,7 +467,7 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
         attribution_rule: Rule that computed the attributed energy, as `name@version`.
         attribution_status: How exactly the attributed energy is known: `exact`, `estimated` or `undetermined`.
-        attribution_basis: Reasons of an estimated energy, such as `tool_scope`. `assumed` also marks undetermined
+        attribution_basis: Reasons for an estimated energy, such as `tool_scope`. `assumed` also marks undetermined
             bounds that may follow from `assumptions`. Empty in all other cases.
         attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.
         attributed_cpu_energy_j: Attributed energy of the CPUs, in joules.

@@ -89,12 +89,12 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
         return tail if distance > 0 else 1 - tail
 
     def with_more(self, repeats: int) -> RatioEstimate:
-        """Return the estimate after more repeats of each side (or pairs) that change neither ratio nor spread."""
+        """Return the estimate with more repeats of each side (or more pairs), if ratio and variances do not change."""
         return msgspec.structs.replace(self, counts=tuple(n + repeats for n in self.counts))
 
 
 def _exp(value: float) -> float:
-    """Return the exponential, greater than 0 for all values, and infinite instead of an overflow."""
+    """Return e to the power of a value, never 0, and infinity instead of an OverflowError."""
     return math.exp(max(value, -_LARGEST_LOGARITHM)) if value < _LARGEST_LOGARITHM else math.inf
 
 

@@ -48,7 +48,9 @@ class Record(Struct, metaclass=NamesAllFields, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as the dictionary that its JSON file contains: times are text, nested records dictionaries.
+        """Return the record as the dictionary that its JSON file contains.
+
+        Times become text, and nested records become dictionaries.
 
         Example:
             >>> from llm_energy_measure.domain.metrics import Timestamps

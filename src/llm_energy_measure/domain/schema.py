@@ -163,7 +163,7 @@ def json_schema(kind: str) -> Document:
 
 
 def _field_descriptions(docstring: str) -> dict[str, str]:
-    """Return the descriptions under `Attributes:` by field, with the words of JSON for None and UNSET."""
+    """Return the descriptions under `Attributes:` by field, with `null` for None and `Absent` for UNSET."""
     section = textwrap.dedent(docstring.partition("\n")[2]).partition("Attributes:\n")[2]
     found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()).replace("None", "null").replace("UNSET", "Absent") for name, text in found}

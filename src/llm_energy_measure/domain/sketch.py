@@ -73,7 +73,7 @@ class LatencySketch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return low + (high - low) * (rank % 1)
 
     def _sample(self, rank: int) -> float:
-        """Return the sample of this rank, counted from 0 in ascending order."""
+        """Return the approximate sample with a rank, counted from 0 in ascending order."""
         if rank <= 0 or rank >= self.count - 1:
             return self.min_ms if rank <= 0 else self.max_ms
         seen, middle = self.zero_count, 0.0

@@ -283,7 +283,7 @@ def _write_temporary(
     """Write a temporary file with default permissions in the folder of `path`, and return its path."""
     temp = temporary_path(path, suffix)
     # tempfile.mkstemp would set mode 0600, and then the group cannot read the file.
-    # os.open is inside the try block, because Ctrl-C most often comes while it runs: it takes most of the time.
+    # os.open takes most of the time, so Ctrl-C most often comes while it runs. So os.open is inside the try block.
     try:
         descriptor = os.open(temp, _NEW_FLAGS, 0o666)
         try:

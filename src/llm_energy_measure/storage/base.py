@@ -145,7 +145,7 @@ class Store(Protocol):
         """Return the path of a key, which need not exist. In a bucket, the path is a `StorePath`."""
 
     def require_safe_writes(self) -> None:
-        """Check that the server behind the store keeps the guarantees; raise `StorageError` if it does not."""
+        """Check that the server behind the store keeps the guarantees; raise `StorageError` otherwise."""
 
     def get(self, key: str) -> bytes:
         """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""

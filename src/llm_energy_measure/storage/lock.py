@@ -65,7 +65,7 @@ def locked(path: str, *, patience_sec: float = PATIENCE_SEC, unnamed_sec: float 
 
 @contextlib.contextmanager
 def _folder_lock(folder: str, deadline: float) -> Iterator[bool]:
-    """Hold flock(2) on a folder. Yield False if the system does not support it, or after the deadline."""
+    """Hold flock(2) on a folder. Yield False if the system does not support flock(2), or after the deadline."""
     if fcntl is None:
         yield False
         return

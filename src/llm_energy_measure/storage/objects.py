@@ -40,7 +40,7 @@ _MAX_EXCHANGES = 200
 
 
 class ObjectStore:
-    """A `Store` in a bucket. Before the first write, it checks that the server obeys conditional writes.
+    """A `Store` in a bucket. Before the first write, the store checks that the server obeys conditional writes.
 
     Args:
         url: Bucket and prefix, such as `s3://bucket/results`.

@@ -9,7 +9,8 @@ from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.storage.base import Store, StorePath
 from llm_energy_measure.storage.local import LocalStore
 
-# A scheme has at least two characters, so that `C:/results` is a path on Windows. `Path("s3://b")` has only one slash.
+# A scheme has at least two characters, so that `C:/results` is a path on Windows. One slash is accepted, because `Path`
+# replaces `s3://` by `s3:/`.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.*)", re.DOTALL)
 _BUCKETS = frozenset({"s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss"})
 

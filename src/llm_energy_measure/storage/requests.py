@@ -117,7 +117,8 @@ class Requests:
     def create(self, key: str, data: bytes) -> bool:
         """Store an object if the key is absent. Return False and change nothing if it exists.
 
-        If the answer was lost and the object then has the same bytes, it counts as created by this call.
+        If the answer was lost and an object with the same bytes exists then, this object counts as created by this
+        call.
         """
         import obstore
 

@@ -1,4 +1,4 @@
-"""Names of temporary files and locks. A temporary name contains the process that created the file.
+"""Names of temporary files and locks. The name of a temporary file identifies the process that created the file.
 
 Paths are strings here, because creating a `Path` costs as much time as a system call.
 """
