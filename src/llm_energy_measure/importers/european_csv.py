@@ -1,4 +1,4 @@
-"""Convert CSV files of European spreadsheets: semicolons between the cells, and a comma before the decimals."""
+"""Convert CSV files of European spreadsheets, which have semicolons between the cells and decimal commas."""
 
 from __future__ import annotations
 

@@ -199,8 +199,8 @@ def _energies(values: dict[str, Any], key: str, *, is_kwh: bool = True) -> _Ener
 def _with_decode(phases: dict[str, tuple[ImportSource, _Energies]]) -> dict[str, tuple[ImportSource, _Energies]]:
     """Return the phases without `generate`, which contains prefill and decode, if prefill is known.
 
-    An unknown `decode` is added: `generate` minus `prefill`. If an energy of `decode` would be negative, the phases are
-    returned unchanged.
+    If `decode` is missing, `generate` minus `prefill` is added as `decode`. If an energy of `decode` would be negative,
+    the phases are returned unchanged.
     """
     if {"prefill", "decode"} <= set(phases):
         phases.pop("generate", None)

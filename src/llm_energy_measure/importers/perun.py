@@ -3,7 +3,7 @@
 Each node of a run is one record with the scope host, so that a host counts once. The record has the readings of the
 sensors, and the GPUs as devices. Regions are parts of a run that several ranks enter, and are not imported. The energy
 of a sensor is computed from its samples: the increase of a counter, with wraps, or the integral of power. perun's own
-energy includes the PUE (power usage effectiveness). It is compared with the computed energy, and is not imported.
+energy includes the PUE (power usage effectiveness), so this energy is not imported, but compared with the computed one.
 
 Source: perun 0.x and 1.0, `perun export` and its HDF5 files.
 """

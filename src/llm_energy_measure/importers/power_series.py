@@ -103,8 +103,8 @@ class DeviceRows:
 def with_equal_intervals(readings: Readings, name: str, low: float | None, high: float | None) -> Readings:
     """Return the samples of a log without times, with times at equal intervals from `low` to `high`.
 
-    If `low` or `high` is None, the times are the numbers of the rows, from 0. Such times give only the increase of a
-    counter.
+    If `low` or `high` is None, the times are the numbers of the rows, from 0. With these times, only the increase of a
+    counter is known.
 
     Raises:
         RefusedInputError: There is neither a window nor a counter, or the log has a single sample.
@@ -184,7 +184,7 @@ def _relative(readings: Readings, name: str, origin: float) -> SampleColumn:
     """Return the times of a device in seconds since the origin.
 
     Raises:
-        RefusedInputError: Several samples have the same time because no column names the GPU, or the clock went back.
+        RefusedInputError: No column names the GPU and many samples have the same time, or the clock went back.
     """
     times = _column(round(moment - origin, _TIME_DECIMALS) for moment in readings.moments)
     if not name and _distinct(times) < 0.9 * len(times):

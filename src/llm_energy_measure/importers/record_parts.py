@@ -1,4 +1,4 @@
-"""Parts of a record that the importers of several tools build from the same kinds of values."""
+"""Build parts of a record, such as its inference metrics, for the importers of several tools."""
 
 from __future__ import annotations
 

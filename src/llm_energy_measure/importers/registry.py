@@ -1,4 +1,4 @@
-"""All formats by name, and the choice of the format that recognises a file."""
+"""List all formats, find formats by name, and build the error for a file of unknown format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long series of numbers in a temporary file, so that a power log of any length takes little memory.
+"""Store long series of numbers in a temporary file, so that a power log of any length takes little memory.
 
 A `SampleTable` has rows of numbers. Its columns are sequences of floats that read the file in blocks.
 """

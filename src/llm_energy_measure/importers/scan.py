@@ -1,4 +1,4 @@
-"""Read the files of an import one by one, choose the format of each, and report those that cannot be read."""
+"""Read the files of an import, choose the format of each file, and report the files that cannot be read."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def _timestamps(values: dict[str, Any]) -> Timestamps:
 
 
 def _inference(values: dict[str, Any]) -> InferenceMetrics | None:
-    """Return the inference metrics. Of input, output and total tokens, a missing one is computed from the other two."""
+    """Return the inference metrics. Of input, output and total tokens, two numbers are enough to compute the third."""
     given: int | None = values.get("input_tokens")
     generated: int | None = values.get("output_tokens")
     total: int | None = values.get("total_tokens")
