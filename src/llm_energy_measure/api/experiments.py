@@ -56,7 +56,8 @@ def load(
         path: The results directory. None is the default directory, as in `FileSystemRepository()`.
         where: Condition in the grammar of `results list --where`, for example `model ~ llama and energy < 1 kJ`. None
             selects all experiments.
-        energy: `attributed` counts each joule once. `plain` uses the plain sums over processes.
+        energy: `attributed` counts each joule once. `plain` uses the totals of the strategy, by default the plain sums
+            over processes.
         aggregate: Aggregate pending and stale experiments first. Incomplete experiments stay pending or stale.
 
     Raises:

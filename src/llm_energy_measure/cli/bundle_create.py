@@ -127,7 +127,7 @@ def _report_function() -> Callable[[FileSystemRepository], bytes]:
 
 
 def _print_created(created: CreatedBundle) -> None:
-    """Print the line for the paper on stdout. Print on stderr what is not complete, left out or replaced."""
+    """Print the line for the paper on stdout. Print incomplete and left-out experiments on stderr."""
     selection = created.selection
     if created.unclean:
         verb = "is" if len(created.unclean) == 1 else "are"

@@ -102,8 +102,8 @@ class _Repeats:
     """Finds the repeats of the packed experiments in a results directory.
 
     Experiments are repeats by the rule of `group_observations`. If an experiment is excluded from statistics, for
-    example because results of processes are missing, some of its facts can differ from those of its repeats. Then
-    only the settings and the facts that do not depend on the processes are compared.
+    example because results of processes are missing, some of its facts can differ from the facts of its repeats.
+    The comparison with this experiment then uses only the settings and the facts that do not depend on the processes.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ def verify(
 ) -> None:
     """Check a bundle; `_HELP` is the help text."""
     if columns is not None and table is None:
-        raise click.UsageError("--columns selects columns of the table in --table FILE; give --table, too.")
+        raise click.UsageError("--columns selects columns of the published table; add --table CSV.")
     selected = None if columns is None else [name.strip() for name in columns.split(",")]
     published: PublishedTable | None = None if table is None else read_table(table, key, selected)
     try:

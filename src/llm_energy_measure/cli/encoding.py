@@ -22,7 +22,7 @@ def escape_unencodable(stream: Any) -> None:
 def encodable(text: str) -> str:
     r"""Return the text with ASCII signs, or escapes such as `\xe9`, for characters that stdout cannot show.
 
-    The result has exactly the characters that the terminal shows, so that its width can be measured.
+    The result has exactly the characters that the terminal shows, so that callers can compute the width.
     """
     if text.isascii() or (name := _encoding_of_terminal()) is None:
         return text
@@ -37,7 +37,7 @@ def is_unicode() -> bool:
 def _encoding_of_terminal() -> str | None:
     """Return the encoding of stdout if it cannot encode all Unicode characters, else None.
 
-    In the locale C, Python writes UTF-8 (PEP 540). But a user sets LC_ALL=C for a terminal that shows only ASCII.
+    In the locale C, Python writes UTF-8 (PEP 540). But users set LC_ALL=C for a terminal that shows only ASCII.
     """
     name = getattr(sys.stdout, "encoding", None) or "utf-8"
     if not name.lower().replace("-", "").startswith("utf"):

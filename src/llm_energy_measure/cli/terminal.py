@@ -248,7 +248,7 @@ def _parts(layout: tables.Layout) -> list[str]:
 
 
 def _has_colours() -> bool:
-    """Return True if stdout is a terminal with colours and the user has not turned them off."""
+    """Return True if stdout is a terminal with colours and the user has not set NO_COLOR."""
     return (
         is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
     )
