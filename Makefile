@@ -137,7 +137,7 @@ $(INSTALLED_LAUNCHERS): pyproject.toml constraints.txt
 	@rm "$@"
 	@$(VENV_LAUNCHERS)/bin/python -m pip install --quiet --retries 0 --timeout 20 --index-url $(TORCH_INDEX) torch \
 	    || $(VENV_LAUNCHERS)/bin/python -m pip install --quiet torch || echo "make: torch cannot be installed"
-	@for package in accelerate mpich ray; do \
+	@for package in accelerate mpich mpi4py executorlib ray; do \
 	    $(VENV_LAUNCHERS)/bin/python -m pip install --quiet --prefer-binary $$package || echo "make: $$package cannot be installed"; \
 	done
 	@touch "$@"
@@ -153,6 +153,7 @@ LAUNCHERS_TABLE ?= build/launchers.md
 test-launchers: $(INSTALLED_LAUNCHERS) $(INSTALLED_OPENMPI)  ## Test recording under real launchers, and write a table of faults and outcomes (large)
 	@mkdir -p "$(dir $(LAUNCHERS_TABLE))"
 	OPENMPI_MPIEXEC="$(abspath $(VENV_OPENMPI))/bin/mpiexec" $(VENV_LAUNCHERS)/bin/python -m tests.launchers.table "$(LAUNCHERS_TABLE)"
+	$(VENV_LAUNCHERS)/bin/python -m pytest -rs tests/launchers/test_executors.py
 
 .PHONY: test-browser
 test-browser: $(INSTALLED_BROWSER)  ## Test the report in Chromium (on Debian: apt install chromium)

@@ -19,7 +19,7 @@ from pathlib import Path
 from llm_energy_measure.domain.experiment import ClockEvidence, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Scope, Timestamps
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
-from llm_energy_measure.results.batch.verify import verify_experiments
+from llm_energy_measure.results.batch.verify import verify_all
 from llm_energy_measure.results.store import codec
 
 EXPERIMENTS = 10_000
@@ -102,7 +102,7 @@ def measure(experiments: int, base: Path, evidence: str) -> None:
         aggregated = sum(outcome.result == "aggregated" for outcome in aggregate_all(repository, names))
         aggregating = time.perf_counter() - start
         start = time.perf_counter()
-        verdicts = list(verify_experiments(repository, names))
+        verdicts = list(verify_all(repository, names))
         verifying = time.perf_counter() - start
     finally:
         shutil.rmtree(folder)

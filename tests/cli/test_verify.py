@@ -13,7 +13,7 @@ from llm_energy_measure import importers
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.domain.findings import SEVERITIES
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiment, verify_experiments
+from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_all, verify_experiment
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.checkpoints import save_checkpoint
 from llm_energy_measure.verification.codes import CODES
@@ -484,7 +484,7 @@ def test_verdict_is_stale_if_the_manifest_expects_more_processes(tmp_path: Path)
 def test_energy_that_grows_with_the_processes_is_suspected(real_data: Path, tmp_path: Path) -> None:
     for name in ("0109", "0110", "0111", "0112"):
         save(tmp_path, name, list(importers.read(real_data / "legacy_v1" / name)))
-    verdicts = verify_experiments(FileSystemRepository(tmp_path), ["0109", "0110", "0111", "0112"])
+    verdicts = verify_all(FileSystemRepository(tmp_path), ["0109", "0110", "0111", "0112"])
     grown = {
         verdict.experiment_id: finding
         for verdict in verdicts
@@ -502,7 +502,7 @@ def test_more_work_or_less_time_is_not_suspected(tmp_path: Path) -> None:
             FileSystemRepository(tmp_path).save_raw(
                 f"s{count}", msgspec.structs.replace(raw, experiment_id=f"s{count}")
             )
-    verdicts = list(verify_experiments(FileSystemRepository(tmp_path), ["s1", "s2", "s4"]))
+    verdicts = list(verify_all(FileSystemRepository(tmp_path), ["s1", "s2", "s4"]))
     assert [f.code for verdict in verdicts for f in verdict.findings if f.code.startswith("suspicion.grows")] == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.checking import check_store
-from llm_energy_measure.results.batch.verify import verify_experiments
+from llm_energy_measure.results.batch.verify import verify_all
 from llm_energy_measure.verification.concurrency import CODE, SensorUse, shared_energies
 from tests.support.command import run
 from tests.support.recordings import make_recording
@@ -52,7 +52,7 @@ def record_spans(
 
 
 def verified(repository: FileSystemRepository) -> dict[str, Finding]:
-    found = verify_experiments(repository, repository.list_experiments())
+    found = verify_all(repository, repository.list_experiments())
     return {one.experiment_id: finding for one in found for finding in one.findings if finding.code == CODE}
 
 

@@ -18,7 +18,7 @@ from llm_energy_measure.importers import Entry
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.batch import executors
 from llm_energy_measure.results.batch.executors import WorkerFacts, dask_workers
-from llm_energy_measure.results.batch.verify import verify_experiments
+from llm_energy_measure.results.batch.verify import verify_all
 from tests.support import buckets, factories
 from tests.support.command import run
 
@@ -97,8 +97,8 @@ def test_workers_import_the_bytes_of_one_process(scheduler: str, tmp_path: Path)
 def test_any_executor_verifies_in_order(tmp_path: Path) -> None:
     repository = fill(tmp_path, 5)
     with ThreadPoolExecutor(3) as threads:
-        found = list(verify_experiments(repository, repository.list_experiments(), executor=threads))
-    assert found == list(verify_experiments(repository, repository.list_experiments()))
+        found = list(verify_all(repository, repository.list_experiments(), executor=threads))
+    assert found == list(verify_all(repository, repository.list_experiments()))
     assert [one.experiment_id for one in found] == repository.list_experiments()
 
 
@@ -149,12 +149,12 @@ def test_verdicts_are_the_same_if_a_worker_is_killed(cluster: Any, scheduler: st
     list(aggregate_all(repository))
     repository.store.put("raw/exp_07/process_1.json", b"{")
     names = repository.list_experiments()
-    expected = list(verify_experiments(repository, names))
+    expected = list(verify_all(repository, names))
     assert {one.verdict for one in expected} == {"undetermined", "stale"}
     slow, killed = SlowRepository(repository.base_path), list[int]()
     with dask_workers(scheduler, slow) as workers:
         thread = kill_a_worker(cluster, slow.base_path, killed)
-        found = list(verify_experiments(slow, names, executor=workers.executor, jobs=workers.threads))
+        found = list(verify_all(slow, names, executor=workers.executor, jobs=workers.threads))
     thread.join(30)
     assert killed
     assert found == expected

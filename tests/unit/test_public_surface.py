@@ -19,6 +19,7 @@ PUBLIC = {
     "FileSystemRepository",
     "RepeatStatistics",
     "ResultsExporter",
+    "VerifiedExperiment",
     "aggregate_all",
     "aggregate_results",
     "calculate_efficiency_metrics",
@@ -30,6 +31,7 @@ PUBLIC = {
     "group_repeats",
     "recover_all",
     "repeat_statistics",
+    "verify_all",
 }
 
 

@@ -11,7 +11,7 @@ import click
 from llm_energy_measure.cli import formatting, options, selection, streams, terminal
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.shards import Shard
-from llm_energy_measure.results.batch.verify import VerifiedExperiment, names_to_verify, verify_experiments
+from llm_energy_measure.results.batch.verify import VerifiedExperiment, names_to_verify, verify_all
 from llm_energy_measure.verification.codes import CODES
 from llm_energy_measure.verification.verdicts import VERDICTS
 
@@ -83,7 +83,7 @@ def verify(
     if shard is not None:
         names = [name for name in names if shard.has(name)]
     with options.executor_arguments(executor, repository) as how:
-        verified = list(verify_experiments(repository, names, **how))
+        verified = list(verify_all(repository, names, **how))
     if as_json:
         terminal.print_json([_document(experiment) for experiment in verified])
     elif len(verified) == 1:

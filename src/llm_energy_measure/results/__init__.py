@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
     from llm_energy_measure.results.batch.bulk import aggregate_all
     from llm_energy_measure.results.batch.recovery import recover_all
+    from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_all
     from llm_energy_measure.results.exporters import (
         ResultsExporter,
         export_aggregated_to_csv,
@@ -25,6 +26,7 @@ __all__ = [
     "FileSystemRepository",
     "RepeatStatistics",
     "ResultsExporter",
+    "VerifiedExperiment",
     "aggregate_all",
     "aggregate_results",
     "calculate_efficiency_metrics",
@@ -36,6 +38,7 @@ __all__ = [
     "group_repeats",
     "recover_all",
     "repeat_statistics",
+    "verify_all",
 ]
 
 # The module of each public name. The module is imported when the name is first used, because a process that measures
@@ -44,6 +47,7 @@ _MODULES = {
     "FileSystemRepository": "repository",
     "RepeatStatistics": "repeats",
     "ResultsExporter": "exporters",
+    "VerifiedExperiment": "batch.verify",
     "aggregate_all": "batch.bulk",
     "aggregate_results": "aggregation",
     "calculate_efficiency_metrics": "aggregation",
@@ -55,6 +59,7 @@ _MODULES = {
     "group_repeats": "repeats",
     "recover_all": "batch.recovery",
     "repeat_statistics": "repeats",
+    "verify_all": "batch.verify",
 }
 
 _OLD_NAMES = {

@@ -120,9 +120,9 @@ def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> V
         return _verify(repository, experiment_id, raw)[0]
 
 
-def verify_experiments(
+def verify_all(
     repository: FileSystemRepository,
-    experiment_ids: Iterable[str],
+    experiment_ids: Iterable[str] | None = None,
     *,
     jobs: int | None = None,
     executor: Executor | None = None,
@@ -130,18 +130,27 @@ def verify_experiments(
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
     All experiments are read before the first verdict, because two findings need a comparison of experiments: an energy
-    that grows with the number of processes, and a sensor that two experiments read at the same time.
+    that grows with the number of processes, and a sensor that two experiments read at the same time. No file is
+    written.
 
     Args:
         repository: The results directory.
-        experiment_ids: Ids or folder names.
+        experiment_ids: Ids or folder names. None verifies all experiments with a raw result, an aggregate or a
+            manifest, in natural order of their folder names.
         jobs: See `aggregate_all`.
-        executor: A `concurrent.futures.Executor` that verifies the experiments. All its workers must have access to the
-            results directory.
+        executor: A `concurrent.futures.Executor` that verifies the experiments, such as that of Dask or MPI. All its
+            workers must have access to the results directory.
+
+    Example:
+        >>> from llm_energy_measure.results import FileSystemRepository, verify_all
+        >>> {one.experiment_id: one.verdict for one in verify_all(FileSystemRepository("results"))}
+        ... # doctest: +ELLIPSIS
+        {'smollm2_b1_c0': 'complete', ...}
     """
+    names = names_to_verify(repository) if experiment_ids is None else experiment_ids
     verdicts, results = [], []
     verify = partial(_verify_batch, repository)
-    for verdict, aggregated in run_batches(verify, _batches(experiment_ids), jobs=jobs, executor=executor):
+    for verdict, aggregated in run_batches(verify, _batches(names), jobs=jobs, executor=executor):
         verdicts.append(verdict)
         if aggregated is not None:
             results.append(aggregated)
