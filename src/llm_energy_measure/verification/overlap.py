@@ -94,9 +94,9 @@ def count_once(readings: Sequence[Reading], limit_w: float | None = None, tolera
         counted = _of_overlapping_windows(spans, energies, cap_w, tolerance)
     if counted is None:
         return Counted(most_without_overlap(readings), total_j, None, agrees=False)
-    return Counted(
-        min(counted.low_j, total_j), min(counted.high_j, total_j), counted.point_j, counted.basis, counted.agrees
-    )
+    # The largest reading may be right, although the tolerance of a smaller reading excludes it.
+    high_j = min(max(counted.high_j, *energies), total_j)
+    return Counted(min(counted.low_j, total_j), high_j, counted.point_j, counted.basis, counted.agrees)
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
