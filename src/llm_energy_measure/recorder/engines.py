@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -44,8 +45,8 @@ _COMMANDS = (
     ("ollama", ("ollama", "serve")),
 )
 
-# The value of an option is removed if its name contains one of these words.
-_SECRETS = ("api-key", "api_key", "token", "password", "secret")
+# The value of a setting is removed if its name matches. `max-num-batched-tokens` and `tokenizer` are no secrets.
+_SECRET = re.compile(r"api[-_]?key|password|secret|token$", re.IGNORECASE)
 
 
 def engine_of_command(command: Sequence[str]) -> EngineConfig | None:
@@ -80,7 +81,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
             follows = place < len(words) and (not words[place].startswith("-") or _is_number(words[place]))
             value = words[place] if follows else _TRUE
             place += follows
-        found[key] = "(removed)" if any(secret in key.lower() for secret in _SECRETS) else value[:_MAX_TEXT]
+        found[key] = "(removed)" if _SECRET.search(key) else value[:_MAX_TEXT]
     return found
 
 
@@ -109,7 +110,7 @@ def engine_of_object(engine: object) -> EngineConfig:
     for key, value in _flat(engine, "", 0):
         if len(settings) >= _MAX_SETTINGS:
             break
-        settings[key] = "(removed)" if any(secret in key.lower() for secret in _SECRETS[:2]) else value
+        settings[key] = "(removed)" if _SECRET.search(key) else value
     return EngineConfig(name, settings)
 
 

@@ -128,6 +128,24 @@ def test_engine_of_an_object_is_flat(repository: FileSystemRepository, clock: Ma
     }
 
 
+@pytest.mark.parametrize(
+    "name", ["api-key", "api_key", "hf_token", "hf-token", "ssl-keyfile-password", "client_secret"]
+)
+def test_values_of_secret_settings_are_removed(name: str) -> None:
+    found = engine_of_command(["vllm", "serve", f"--{name}", "x1", f"--{name.upper()}=x2"])
+    assert found is not None
+    assert set(found.settings.values()) == {"(removed)"}
+    assert engine_of_object({"model": {name: "x3"}}).settings == {f"model.{name}": "(removed)"}
+
+
+@pytest.mark.parametrize("name", ["max-num-batched-tokens", "tokenizer", "tokenizer-mode", "max_total_tokens"])
+def test_settings_about_tokens_are_no_secrets(name: str) -> None:
+    found = engine_of_command(["vllm", "serve", f"--{name}", "8192"])
+    assert found is not None
+    assert found.settings == {name: "8192"}
+    assert engine_of_object({name: 8192}).settings == {name: 8192}
+
+
 def test_engine_of_a_cyclic_object_is_bounded() -> None:
     cyclic: dict[str, Any] = {"a": 1}
     cyclic["self"] = cyclic
