@@ -60,6 +60,10 @@ def test_energy_without_a_unit_is_refused_until_it_is_mapped() -> None:
         ("Energy (kJ)", 2000.0),
         ("energy [kWh]", 7.2e6),
         ("energy_mJ", 0.002),
+        ("Energy (MWh)", 7.2e9),
+        ("energy_mWh", 7.2),
+        ("energy_KWH", 7.2e6),
+        ("energy_joules", 2.0),
         ("dram_energy_J", None),
     ],
 )
@@ -67,6 +71,13 @@ def test_unit_in_the_name_of_a_column_is_used(tmp_path: Path, column: str, expec
     [record], _ = read_table(tmp_path, f"__run_id,__done,{column}", "run_0,DONE,2")
     assert record.energy_metrics.total_energy_j == expected
     assert record.energy_metrics.ram_energy_j == (2.0 if expected is None else None)
+
+
+@pytest.mark.parametrize("column", ["energy_mj", "Energy (Mj)", "energy_mwh", "ENERGY_MWH"])
+def test_unit_that_can_be_milli_or_mega_is_refused(tmp_path: Path, column: str) -> None:
+    records, [entry] = read_table(tmp_path, f"__run_id,__done,{column}", "run_0,DONE,2")
+    assert (records, entry.code) == ([], "missing_field")
+    assert f"the unit of {column} is unknown" in entry.message
 
 
 def test_two_columns_with_one_energy_are_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ _ENERGY = re.compile(r"energy|joule", re.IGNORECASE)
 _UNIT = re.compile(r"(?:[ _(\[])(mJ|kJ|MJ|J|joules?|mWh|Wh|kWh)[)\]]?$", re.IGNORECASE)
 _NAMEABLE = re.compile(r"(?:[^\[\]]|\[[^\[\]]*\])+")
 """Column names that an expression can contain."""
-_JOULES_PER = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6, "mWh": 3.6, "Wh": 3600.0, "kWh": 3.6e6}
+_JOULES_PER = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6, "mWh": 3.6, "Wh": 3600.0, "kWh": 3.6e6, "MWh": 3.6e9}
 _PART = re.compile(r"(?<![a-z])(gpu|cpu|d?ram)(?![a-z])", re.IGNORECASE)
 
 
@@ -89,7 +89,8 @@ def _mapping(source: ImportSource) -> dict[str, Expression]:
     energies = [name for name in source.header if _ENERGY.search(name) and _NAMEABLE.fullmatch(name)]
     for name in energies:
         unit = _UNIT.search(name)
-        if unit is None:
+        factor = None if unit is None else _factor(unit[1])
+        if factor is None:
             continue
         part = _PART.search(name)
         field = f"{part[1].lower().replace('dram', 'ram')}_energy_j" if part else "energy_j"
@@ -98,7 +99,7 @@ def _mapping(source: ImportSource) -> dict[str, Expression]:
             raise RefusedInputError(
                 "ambiguous_column", f"several columns can be {field}: {', '.join(energies)}; {advice}"
             )
-        found[field] = f"{field}=[{name}]*{_factor(unit[1])}"
+        found[field] = f"{field}=[{name}]*{factor}"
     if not found:
         names = ", ".join(energies[:10])
         what = f"the unit of {names} is unknown" if energies else "no column has an energy"
@@ -107,13 +108,14 @@ def _mapping(source: ImportSource) -> dict[str, Expression]:
     return parse_mappings(list(found.values()))
 
 
-def _factor(unit: str) -> float:
-    """Return the joules per unit. Letter case is ignored, except that `mJ` and `MJ` differ. Other units give 1.0."""
-    exact = _JOULES_PER.get(unit)
-    if exact is not None:
-        return exact
-    lower = {name.lower(): factor for name, factor in _JOULES_PER.items() if name not in ("mJ", "MJ", "mWh")}
-    return lower.get(unit.lower(), 1.0)
+def _factor(unit: str) -> float | None:
+    """Return the joules per unit; None if its letter case leaves two units possible, as for `mj` (mJ or MJ)."""
+    if unit.lower().startswith("joule"):
+        return 1.0
+    if unit in _JOULES_PER:
+        return _JOULES_PER[unit]
+    [factor, *others] = [factor for name, factor in _JOULES_PER.items() if name.lower() == unit.lower()]
+    return None if others else factor
 
 
 def _factors(rows: Iterable[Mapping[str, Any]], header: Sequence[str], needed: set[str]) -> list[str]:
