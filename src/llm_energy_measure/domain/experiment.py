@@ -86,8 +86,8 @@ class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         store_id: Id of the store whose clock was read. Only readings of one store can be compared.
         store_start_sec: Clock of the store at the start. None if hosts may see different clocks.
         store_end_sec: Clock of the store at the end. None if hosts may see different clocks.
-        store_error_sec: Maximum error of the two store readings, at least 0: the time that the reading took plus the
-            resolution of the clock.
+        store_error_sec: Maximum error of the two store readings, in seconds, at least 0: half of the sum of the time
+            that the reading took and the resolution of the clock.
     """
 
     boot_id: str | None = None
