@@ -51,8 +51,8 @@ class Selection(Struct, kw_only=True):
         only_passed: True if experiments with another verdict than `complete` were left out.
         found: Folder names of the experiments that were found.
         left_out: Experiments of the same configurations that are not in the bundle, and earlier attempts.
-        unknown_configuration: Ids of other experiments of the results directory whose configuration is unknown, because
-            they have no aggregate.
+        unknown_configuration: Folder names of other experiments of the results directory whose configuration is
+            unknown, because they have no aggregate.
         files_left_out: Reason by file, for the files of the packed experiments that are not in the bundle.
         pseudonyms: Number of names that were replaced, by kind. None if no name was replaced.
     """
