@@ -172,8 +172,8 @@ def document(**changes: object) -> bytes:
 BAD_FILES = {
     "empty": (b"", "the file is empty (0 bytes)"),
     "half": (document()[: len(document()) // 2], "it is not valid JSON"),
-    "null": (b"null", "it holds null and not a JSON object"),
-    "a list": (b"[1, 2]", "it holds a list and not a JSON object"),
+    "null": (b"null", "it contains null, not a JSON object"),
+    "a list": (b"[1, 2]", "it contains a list, not a JSON object"),
     "not text": (b"\xff\xfe\x00\x01", "it is not valid JSON"),
     "NaN": (document(energy_metrics={**DOCUMENT["energy_metrics"], "total_energy_j": float("nan")}), "NaN"),
     "negative energy": (

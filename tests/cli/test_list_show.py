@@ -166,7 +166,7 @@ def test_limit_counts_the_problems_of_experiments_that_it_hides(results: Path) -
     done = run("-o", results, "results", "list", "--limit", "1", "--rehash")
     assert done.status == 1
     assert done.err.splitlines()[:2] == [
-        "warning: llama_c0/process_0.json is unreadable: it holds a list and not a JSON object",
+        "warning: llama_c0/process_0.json is unreadable: it contains a list, not a JSON object",
         "warning: 1 more problem not shown; omit --limit to see all",
     ]
     assert "llama_c2/process_0.json" in run("-o", results, "results", "list", "--limit", "9").err

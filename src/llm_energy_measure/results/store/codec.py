@@ -471,7 +471,7 @@ def _decode_text(
     except ValueError as error:
         raise _corrupt(kind, name, str(error)) from error
     if not isinstance(document, dict):
-        raise _corrupt(kind, name, f"it holds {json_text.kind_of(document)} and not a JSON object")
+        raise _corrupt(kind, name, f"it contains {json_text.kind_of(document)}, not a JSON object")
     document = _migrated(document, kind, name, migrations)
     is_newer = document.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
     try:
