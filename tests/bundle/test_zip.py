@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.bundle.name_table import NameTable, scratch_database
 from llm_energy_measure.bundle.names import order_key
 from llm_energy_measure.bundle.outcomes import CODES
-from llm_energy_measure.bundle.sources import read
+from llm_energy_measure.bundle.sources import StoredFile, lines, read
 from llm_energy_measure.bundle.zip_reader import ZipSource
 from llm_energy_measure.bundle.zip_records import ZipEntry, central_header, end_records, local_header
 from llm_energy_measure.bundle.zip_writer import ZipWriter
@@ -257,6 +257,13 @@ def test_content_with_another_crc_is_found(tmp_path: Path) -> None:
     with closing(ZipSource(path)) as source, pytest.raises(BundleError, match="CRC-32") as refused:
         read(source.others["data/a"])
     assert refused.value.code == "file.changed"
+
+
+@pytest.mark.parametrize("parts", [[b"123456\n"], [b"1\n123456\n1\n"], [b"1234", b"56\n"]])
+def test_line_above_the_limit_is_refused_in_any_part(parts: list[bytes]) -> None:
+    with pytest.raises(BundleError, match="a line has more than 5 bytes"):
+        list(lines(StoredFile("data/a", 0, lambda: iter(parts)), 5))
+    assert list(lines(StoredFile("data/a", 0, lambda: iter(parts)), 6))[-1] in (b"123456", b"1")
 
 
 def test_local_header_that_differs_is_refused(tmp_path: Path) -> None:

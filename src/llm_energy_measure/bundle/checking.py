@@ -230,7 +230,7 @@ def _problems_of(members: Iterable[Member]) -> Iterator[Problem]:
 
 
 def _check_statements(source: Source, payload_bytes: int, payload_files: int) -> None:
-    """Check the content of `bagit.txt` and `bag-info.txt`, and that the files of the whole bundle are not missing.
+    """Check `bagit.txt`, the Payload-Oxum of `bag-info.txt`, and that selection, verdicts and RO-Crate metadata exist.
 
     The digests of all files are already checked.
     """

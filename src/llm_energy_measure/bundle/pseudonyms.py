@@ -2,7 +2,8 @@
 
 Names are collected from the fields of records for hosts and users, and from paths of home folders. They are replaced in
 all JSON files, file names and ids. In the fields for hosts and users, each name is replaced. In other text, a user name
-is replaced in a path and before `@`, and a host name only if it has three characters and a digit, a dot or a hyphen.
+is replaced after a slash and before `@`. A host name in other text is replaced only if it has at least three characters
+and among them a digit, a dot or a hyphen.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def lines(file: StoredFile, limit: int = 1 << 26) -> Iterator[bytes]:
     rest = b""
     for part in file.chunks():
         *whole, rest = (rest + part).split(b"\n")
-        yield from whole
-        if len(rest) > limit:
+        if max(map(len, (*whole, rest))) > limit:
             raise refuse("bag.form", file.name, f"a line has more than {limit:,} bytes")
+        yield from whole
     if rest:
         raise refuse("bag.form", file.name, "the last line has no line break at its end")

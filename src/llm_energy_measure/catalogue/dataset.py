@@ -441,7 +441,7 @@ def rows_of(
     types: Mapping[str, str],
     on_unreadable: Callable[[str], None] | None = None,
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Yield batches of rows by table. Call `on_unreadable` with each error, or raise the error if that is None.
+    """Yield batches of rows by table. `on_unreadable` gets the text of each error. If it is None, the error is raised.
 
     An experiment with an altered aggregate has a row without figures.
     """

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 # Number of rows that are written together. `results list` reads fewer experiments in less than a second.
 _MIN_ROWS = 2_000
 # Least time between the outcome of an aggregation and the write of its row: more than a tick of the file system's
-# clock. An aggregate is stored before its outcome.
+# clock. An aggregate is stored before its outcome is yielded.
 _MIN_AGE_SEC = 4.0
-# Least number of new aggregates for a scan at the end. With fewer, the next `results list` compares the mtimes of all
-# experiments in less than a second, and users would notice the pause before the scan.
+# Least number of new aggregates for a scan at the end. With fewer new aggregates, the next `results list` compares the
+# mtimes of all experiments in less than a second. Users would notice the pause before the scan.
 _MIN_SCANNED = 20_000
 
 

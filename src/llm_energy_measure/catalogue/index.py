@@ -443,7 +443,7 @@ def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catal
 
 
 def database_path(repository: FileSystemRepository) -> Path | None:
-    """Return the path of the catalogue. None if the store is no directory, has no results, or no place is writable."""
+    """Return the path of the catalogue. None for a store in memory, without results, or if no place is writable."""
     base = repository.base_path
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
     has_results = not repository.store.supports_paths or any(

@@ -29,9 +29,12 @@ _NETWORK = frozenset(
 def catalogue_path(results_dir: Path) -> Path | None:
     """Return the path of the catalogue of an existing results directory; None if there is no writable folder.
 
-    The catalogue is in the cache of the user if the results directory or the catalogue file is not writable, or if a
-    file of the catalogue is unsafe. It is also there if the directory is on a network file system, or is the payload of
-    a bag (BagIt). Otherwise the catalogue is in the results directory.
+    The catalogue is in the results directory, except in these cases. It is then in the cache of the user:
+
+    - The results are in a bucket.
+    - The directory or the catalogue file is not writable, or a file of the catalogue is unsafe.
+    - The directory is on a network file system.
+    - The directory is the payload of a bag (BagIt).
     """
     own = results_dir / CATALOGUE_NAME
     if (

@@ -113,7 +113,11 @@ def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], pa.Ta
 
 
 def _fetch(relation: duckdb.DuckDBPyRelation, max_bytes: int) -> pa.Table:
-    """Return all rows. Raise `ConfigurationError` if they have more bytes. DuckDB's memory limit excludes them."""
+    """Return all rows. DuckDB's memory limit excludes them.
+
+    Raises:
+        ConfigurationError: The rows have more than `max_bytes` bytes.
+    """
     import pyarrow as pa
 
     if any(str(kind) in _TEXT_TYPES for kind in relation.types):

@@ -34,8 +34,8 @@ __all__ = [
     "Timestamps",
 ]
 
-# The module of each record class. `__getattr__` imports the module at the first use of the class, so that a program
-# that needs only `domain.units`, for example, does not import the record classes.
+# The module of each record class. `__getattr__` imports the module at the first use of the class. So a program that
+# needs only `domain.units`, for example, does not import the record classes.
 _MODULES = {
     **dict.fromkeys(
         ("AggregatedResult", "AggregationMetadata", "CompletenessReport", "Manifest", "RawProcessResult"), "experiment"

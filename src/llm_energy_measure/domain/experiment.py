@@ -86,8 +86,8 @@ class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         store_id: Id of the store whose clock was read. Only readings of one store can be compared.
         store_start_sec: Clock of the store at the start. None if hosts may see different clocks.
         store_end_sec: Clock of the store at the end. None if hosts may see different clocks.
-        store_error_sec: Maximum error of the two store readings, in seconds, at least 0: half of the sum of the time
-            that the reading took and the resolution of the clock.
+        store_error_sec: Greater error of the two store readings, in seconds, at least 0. The error of a reading is half
+            of the sum of its duration and the resolution of the clock.
     """
 
     boot_id: str | None = None
@@ -292,7 +292,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
             fields: Other fields of the record, such as `model_name`, `host` or `world_size`.
 
         Raises:
-            ConfigurationError: Values are missing (the message names all of them), or the record has no such field.
+            ConfigurationError: Values are missing (the message names all of them), or a name in `fields` is no field.
 
         Example:
             >>> RawProcessResult.of("exp_7", start=0.0, end=10.0, energy_j=50.0).timestamps.duration_sec
@@ -460,8 +460,8 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
         completeness: Expected and found processes.
         sources: Identities of the raw files, in the order of `process_results`.
         plain_energy_j: Plain sum of the energy over all processes, in joules, independent of the strategy.
-        partial_energy_j: Lower bound of the energy, in joules, if a process has energies of components but no total:
-            the sum of all totals, and of the components of the processes without a total. None in all other cases.
+        partial_energy_j: Lower bound of the energy, in joules, if a process has energies of components but no total.
+            This is the sum of all totals, and of the components of processes without a total. None in all other cases.
         attributed_energy_j: Energy with each joule counted once, in joules. At most `plain_energy_j`.
         attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.

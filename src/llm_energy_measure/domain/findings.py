@@ -32,8 +32,8 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         message: One sentence with the numbers that were compared. Empty if there is no detail.
         expected: The expected value, a number or a word. None if the check expects no value.
         found: The value that was found, in the same unit. None if the check reports no value.
-        effect_j: Energy that the plain sum counts more than once, in joules, at least 0. If the outcome is
-            `not_checked`, the energy that the plain sum may count more than once. None if unknown.
+        effect_j: Energy by which the plain sum is too high, in joules, at least 0. If the outcome is `not_checked`, the
+            energy by which the plain sum may be too high. None if unknown.
         processes: Indices of the affected processes, from 0. Empty if the finding is about the experiment.
     """
 

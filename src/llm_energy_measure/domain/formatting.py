@@ -14,7 +14,7 @@ _PREFIXES = {1e18: "E", 1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1: "
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """Return a number with four significant digits, and with an SI prefix if it has a unit.
+    """Return a number with four significant digits and an SI prefix. Without a unit, the text is that of `number`.
 
     Example:
         >>> quantity(1971.7, "J"), quantity(0.24, "J/token"), quantity(None, "J")
@@ -96,7 +96,8 @@ def scale(values: Iterable[float], unit: str, energy_unit: str | None = None) ->
 def mean_with_interval(mean: float | None, half_width: float | None, factor: float = 1.0) -> str:
     """Return a mean and the half-width of its interval, both divided by a factor.
 
-    The half-width has two significant digits, and the mean has as many decimals as the half-width.
+    The half-width has two significant digits or no decimals, and the mean has as many decimals as the half-width. The
+    mean has at most six significant digits, unless it has more digits before the point.
 
     Example:
         >>> mean_with_interval(0.06263, 0.0027, 1e-3), mean_with_interval(12.3456, None)

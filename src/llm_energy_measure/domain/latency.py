@@ -133,8 +133,8 @@ def _pool(measurements: Sequence[LatencyMeasurements], kind: _Kind) -> _Pool:
 def pool_latency(measurements: Iterable[LatencyMeasurements]) -> LatencyStatistics | None:
     """Return the statistics of the pooled samples of all processes, or None without samples.
 
-    If a record has only a histogram of all its samples, percentiles have a relative error of at most 1 %. Numbers of
-    samples, means, minimum and maximum are exact.
+    If a record has a histogram, percentiles have a relative error of at most 1 %. Numbers of samples, means, minimum
+    and maximum are exact.
 
     Args:
         measurements: The samples of each process, in any order. They are not changed.

@@ -124,8 +124,8 @@ class RequestLatencies:
         if is_warmup:
             self.warmup_requests += 1
             return
-        # Times are rounded to nanoseconds, the resolution of the clock. The gaps are computed before the first change:
-        # a signal handler can save a record between two changes, and the record then misses few of them.
+        # Times are rounded to nanoseconds, the resolution of the clock. The gaps are computed before the first change,
+        # because a signal handler can save a record between two changes. The record then misses few changes.
         gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(token_times)]
         buckets = None if self._itl_full.is_exact else buckets_of(gaps_ms)
         self.requests += 1

@@ -263,7 +263,7 @@ def _board(sensor: Sensor) -> str | None:
 
 
 def _lock_name(sensor: Sensor, machine: str | None) -> str | None:
-    """Return the name of a sensor's lock, equal in all processes that see the sensor; None if only one can."""
+    """Return the name of a sensor's lock, equal in all processes that see it; None if only one process can."""
     if sensor.scope == "process":
         return None
     if (board := _board(sensor)) is not None:

@@ -153,8 +153,8 @@ class Measurement:
         Args:
             end: End of the window, or the present instant.
             tokens: Tokens of the process; None if none were counted.
-            is_final: Whether the window has ended. A checkpoint does not read the clock of the store, because this
-                clock creates a file, which would add work to the measured block.
+            is_final: Whether the window has ended. A checkpoint does not read the clock of the store, because the
+                reading creates a file, which would add work to the measured block.
         """
         store_end = self._store_clock.read(self._clock) if is_final else None
         window = timestamps(self.start, end)

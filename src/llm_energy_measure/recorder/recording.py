@@ -34,8 +34,8 @@ from llm_energy_measure.recorder.sources import Source
 from llm_energy_measure.recorder.token_counter import Request
 from llm_energy_measure.results.repository import FileSystemRepository
 
-# Time between two checks whether the process that reads a shared sensor has ended. The new reader continues from the
-# last counter value, so no energy is lost in this time.
+# Time between two checks whether the process that reads a shared sensor has ended. The new reader of an energy counter
+# continues from the last value, so no energy is lost in this time. A power sensor is not read in this time.
 _HANDOVER_SEC = 1.0
 
 

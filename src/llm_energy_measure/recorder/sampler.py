@@ -226,7 +226,10 @@ class Sampler:
 
 
 def _is_plausible(sensor: Sensor, last: tuple[float, float], now: float, value: float | str) -> bool:
-    """Return True if both readings can be of one counter. Return False if they must be of two counters."""
+    """Return True if the counter can have gone from the last reading to `value`.
+
+    False if the energy decreases or needs more than `max_power_w`, for a power sensor, and for a failed reading.
+    """
     if isinstance(value, str) or sensor.quantity != "energy":
         return False
     counted_j = value - last[1] + ((sensor.range_j or 0.0) if value < last[1] else 0.0)

@@ -79,7 +79,7 @@ class DirectorySaving:
         save_checkpoint(self.repository.store, record.experiment_id, record)
 
     def save_result(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> Path:
-        """Save the result. If this fails, save it in the fallback directory, and raise an error that names its path."""
+        """Save the result. After a `StorageError`, save it in the fallback directory and name its path in the error."""
         with _rescued(record, self._environ):
             path = self.repository.save_raw(record.experiment_id, record)
         _save_samples(self.repository, record, traces)

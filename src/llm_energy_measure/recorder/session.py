@@ -213,7 +213,7 @@ def status_of(error: BaseException) -> tuple[Status, str | None]:
         return "completed", None
     if isinstance(error, GeneratorExit):
         return "completed", None  # the consumer of a generator needs no more values, and closed it
-    # A program that cancels tasks has imported asyncio. Other programs must not need the time of this import.
+    # A program that cancels tasks has imported asyncio. Other programs must not wait for this import.
     asyncio = sys.modules.get("asyncio")
     is_cancelled = asyncio is not None and isinstance(error, asyncio.CancelledError)
     is_interrupted = isinstance(error, KeyboardInterrupt) or is_cancelled

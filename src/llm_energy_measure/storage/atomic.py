@@ -44,8 +44,8 @@ def create_file(path: str, data: bytes) -> None:
 
     Raises:
         FileExistsError: `path` exists. It was not changed.
-        OSError: The file system returned an error. If only the sync of the folder failed, `path` exists; otherwise, no
-            file was created.
+        OSError: The file system returned an error. `path` exists only if the last steps failed: to delete the temporary
+            file and to sync the folder.
     """
     temp = _write_temporary(path, data)
     try:
@@ -214,7 +214,7 @@ def make_folder(path: str, *, root: str | None = None) -> None:
 
     Args:
         path: The folder.
-        root: A parent folder. Its name and the names of existing folders below it are made durable too, because another
+        root: A parent folder. The names of this folder and of existing folders below it are made durable too. Another
             process may have created these folders and not synced them yet.
     """
     missing, folder = [], path

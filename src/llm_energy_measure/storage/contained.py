@@ -87,7 +87,7 @@ def remove_tree(path: str) -> None:
     the maximum length of a path limits the depth.
 
     Raises:
-        OSError: An entry could not be removed. All other entries are removed.
+        OSError: An entry could not be removed. The function has tried to remove all other entries.
     """
     if not _HAS_DESCRIPTORS:
         shutil.rmtree(path)

@@ -33,8 +33,8 @@ _FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)
 _CHUNK_BYTES = 1 << 16
 
 
-# Maximum number of repeated reads of a file that a listing contains but that cannot be found, and the pause before each
-# repeated read, in seconds.
+# A file can be in a listing and still not be found. Maximum number of repeated reads of this file, and the pause before
+# each repeated read, in seconds.
 _MAX_READS = 10
 _PAUSE_SEC = 0.001
 
@@ -91,11 +91,12 @@ class Folder(FolderHandle):
             return self._entries
 
     def use_listing(self, entries: dict[str, Entry], below: dict[str, list[Entry]] | None = None) -> None:
-        """Use listings that the caller has made: `entries` and `listing` then make no request.
+        """Use listings that the caller has made, so that `entries` makes no request.
 
         Args:
             entries: The entries of the folder by name.
-            below: The entries of each subfolder, by the name of the subfolder. None if the caller did not list them.
+            below: The entries of each subfolder, by the name of the subfolder. `listing` then makes no request either.
+                None if the caller did not list the subfolders.
         """
         self._entries = entries
         if self._parallel is not None and below is not None:
@@ -123,10 +124,11 @@ class Folder(FolderHandle):
     def timestamp_ns(self, name: str, *, of_folder: bool = False) -> int | None:
         """Return the mtime of a file or the ctime of a folder, in nanoseconds since 1970-01-01 UTC.
 
-        The file system sets these times with its own clock. The result is None if the name is absent or belongs to
-        another type of file (a link, a pipe), if the file is empty, or if the time is unknown. The result is also None
-        if mtime and ctime of a file are equal, because the file may be a plain copy of an older file. Renaming a file
-        or setting its mtime makes the two times different.
+        The file system sets these times with its own clock. The result is None if the name is absent, if the time is
+        unknown, or if the file is empty. It is also None if the name belongs to another type of file (a link, a pipe).
+
+        If mtime and ctime of a file are equal, the result is None too: the file may be a plain copy of an older file.
+        Renaming a file or setting its mtime makes the two times different.
         """
         if self._descriptor is None:
             return None
@@ -142,9 +144,12 @@ class Folder(FolderHandle):
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None
 
     def is_absent(self, name: str) -> bool:
-        """Return True if the name is certainly absent, False if it exists or if an error leaves this unknown.
+        """Return True if the name is certainly absent. Return False if it exists, or if stat(2) returns another error.
 
         In a bucket, all calls use one listing.
+
+        Raises:
+            StorageError: The folder of a bucket, or a folder without a descriptor, cannot be listed.
         """
         if self._parallel is not None:
             return name not in self.entries()

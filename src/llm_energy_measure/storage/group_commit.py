@@ -25,7 +25,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _THREADS = 64
-# Maximum size of the values that are created together. A larger batch takes more memory without a gain.
+# A batch of this size gets no further value. A larger batch would take more memory without a gain.
 _MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 

@@ -23,8 +23,8 @@ except ImportError:
 PATIENCE_SEC = 60.0
 """Maximum time to wait for the lock of another process, in seconds."""
 
-# An empty lock that is older than this belongs to a killed process, because a process that creates a lock writes its
-# name into it at once.
+# A process that creates a lock writes its name into the lock at once. So if a process has waited for this time and the
+# lock is empty, the lock belongs to a killed process.
 _UNNAMED_SEC = 5.0
 _POLL_SEC = 0.005
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)

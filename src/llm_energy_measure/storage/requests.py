@@ -32,8 +32,8 @@ _FIRST_PAUSE_SEC = 0.1
 _MAX_PAUSE_SEC = 5.0
 _MAX_MESSAGE = 300
 
-# The HTTP status in a message of obstore, which has no exception class for most statuses. After a status that matches,
-# the request is not sent again. 408, 409 and 429 do not match.
+# The HTTP status in a message of obstore, which has no exception class for most statuses. If the status matches,
+# `_sent` does not repeat the request. 408, 409 and 429 do not match.
 _FINAL_STATUS = re.compile(r"status code: 4(?!08|09|29)[0-9]{2}")
 
 
@@ -144,7 +144,7 @@ class Requests:
         raise self._gave_up(f"cannot write {self._url}/{key}", problem)
 
     def replace(self, key: str, data: bytes, version: Version) -> bool | None:
-        """Replace an object if it still has this version. Return False and change nothing if it has another version.
+        """Replace an object if it still has this version. Return False if it has another version or does not exist.
 
         The result is None if the answer was lost and the object then has neither this version nor the new data. The
         data may have been stored, and then replaced by another writer.

@@ -55,8 +55,8 @@ class Sensor(Struct, kw_only=True, eq=False):
         range_j: Value at which the counter wraps to 0, in joules; None if the counter does not wrap.
         max_power_w: Upper limit of the power that the sensor can see, in watts.
         device: The device that the sensor sees, without its energy.
-        board: UUID of the board whose counter `read` returns, if the device is not the board: a MIG slice reads the
-            counter of its whole board. The UUID is the same in every process on the board.
+        board: UUID of the board whose counter `read` returns, if the device is not the board. For example, a MIG slice
+            reads the counter of its whole board. The UUID is the same in every process on the board.
         state: Returns the state of the device: temperature, clock, throttle reasons, limits. The attribute is None if
             the source does not read the state.
         sample: Returns power, temperature, clock and throttle reasons at this instant; None if the power is unknown.
@@ -275,7 +275,7 @@ class OpenSources(Struct, kw_only=True, eq=False):
 
 
 def open_sources(wanted: Iterable[str | Source] | None, settings: Settings) -> OpenSources:
-    """Open energy sources. Use only the first source of each component, so that no joule counts twice.
+    """Open energy sources. Only the first source that measures a component is used, so that no joule counts twice.
 
     Args:
         wanted: Names or objects of sources, best first; None for `DEFAULT_SOURCES`.
