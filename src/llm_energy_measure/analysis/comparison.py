@@ -74,7 +74,7 @@ class Row(Struct, frozen=True, kw_only=True):
         p: p-value of the hypothesis that the ratio is 1; adjusted by Holm's method. None if no test is possible.
         p_equivalent: Greater p-value of the two one-sided tests of equivalence. None if no test is possible.
         method: `welch` or `paired`. None if no test is possible.
-        blocks: Number of common blocks of the paired test. None without a paired test.
+        blocks: Number of common blocks. None if the runs are not paired.
         verdict: None if a side has only one run. `undecided` if no test is possible for another reason.
         further_repeats: Number of further repeats of each side (or of further blocks) that would decide an `undecided`
             verdict if ratio and spread stay the same. None for other verdicts, if no test is possible, and if more
@@ -306,7 +306,7 @@ def _with_figure(selection: Selection, metric: str) -> Selection:
 def _row(
     pair: Pair, name: str, metric: str, block_of: Callable[[Observation], str | None] | None
 ) -> tuple[Row, RatioEstimate | None]:
-    """Return the row of a pair before its test, and the estimate of its ratio. None if no test is possible."""
+    """Return the row of a pair before its test, and its estimated ratio (None if no test is possible)."""
     blocks = _common_blocks(pair, block_of) if block_of is not None else {}
     is_paired = len(blocks) >= _FEWEST_BLOCKS
     warnings = _warnings(pair, len(blocks) if block_of is not None else None)
@@ -425,7 +425,7 @@ def _moment(time: datetime | None) -> float | None:
 
 
 def _warnings(pair: Pair, blocks: int | None) -> list[str]:
-    """Return the reasons for caution. `blocks` is the number of common blocks; None if runs have no blocks."""
+    """Return the reasons for caution. `blocks` is the number of common blocks; None without `block_of`."""
     found = []
     least = min(len(pair.base), len(pair.new))
     if least == 1:

@@ -222,7 +222,7 @@ def figures_of(row: ExperimentSummary, facts: ExperimentFacts, energy_j: float |
 
 
 class _Selection:
-    """Selects the keys that separate repeats: by default the settings, plus `shown` keys, minus `hidden` keys."""
+    """Selects the keys that separate repeats: the settings without `hidden` keys, and all `shown` keys."""
 
     def __init__(self, *, shown: set[str], hidden: set[str]) -> None:
         self._shown = shown

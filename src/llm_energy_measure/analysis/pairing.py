@@ -128,8 +128,8 @@ def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) 
     Args:
         pair: The runs.
         vary: Fields that may differ.
-        uses_energy: Whether the compared figure depends on the energy. If not, the fields that describe the energy may
-            differ.
+        uses_energy: Whether the compared figure depends on the energy. If not, `energy_scope`, `provenance` and
+            `metric_version` may differ.
 
     Raises:
         IncompatibleResultsError: The runs have different known values of a field that is not in `vary`. The message has

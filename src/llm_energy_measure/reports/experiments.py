@@ -105,7 +105,7 @@ def read_aggregates(
 
 
 def breakdown(results: Results, repeats: Repeats, aggregates: Aggregates) -> Section | None:
-    """Return the section with the mean attributed energy of each component; None if no component is known."""
+    """Return the section with the mean attributed energy of each component; None if no such energy is known."""
     components = aggregates.components
     hidden = 0
     categories: list[str] = []

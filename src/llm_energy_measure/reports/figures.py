@@ -90,7 +90,7 @@ def read_for(
     names = [choice.x, choice.y]
     for name in names:
         require_value(name)
-    # Configuration keys always separate repeats. Other facts separate repeats only if `by` contains them.
+    # A fact separates repeats only if `by` contains it. So does a configuration key that is ignored by default.
     facts = [name for name in (choice.x, choice.by, choice.facet) if name is not None and not is_number(name)]
     return read_results(
         repository,
@@ -201,7 +201,8 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
         position: Position of the mark on the first axis. None if unknown.
 
     Returns:
-        The mark; None if the experiment is in the statistics, or if it has neither a range nor a bound.
+        The mark. None if the experiment is in the statistics, or if its aggregate is stale, altered, unreadable or
+        missing. Also None if the position is unknown, or if the value is neither a range nor a lower bound.
     """
     row = results.by_id[one.experiment_id].summary
     if one.excluded is None or position is None or row.verdict in ("stale", "altered", "unreadable", "pending"):

@@ -39,7 +39,9 @@ def in_two_lines(text: str) -> str:
 
 
 def for_matplotlib(text: str) -> str:
-    r"""Return a text as a label. In matplotlib, `$` begins a formula, and a legend hides labels that begin with `_`.
+    r"""Return a text as a label that matplotlib shows unchanged.
+
+    Without changes, `$` would begin a formula, and a legend would hide a label that begins with `_`.
 
     Example:
         >>> for_matplotlib("a$b$")

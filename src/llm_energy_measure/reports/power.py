@@ -96,7 +96,7 @@ def _power(trace: PowerTrace) -> list[Mark]:
 
 
 def _energy(trace: PowerTrace) -> list[Mark]:
-    """Return the energy since the first sample, in joules, with a mark at each sample."""
+    """Return the energy since the first sample, in joules, with a mark at each sample. A gap adds no energy."""
     gap_sec, total, parts = _gap_sec(trace.times), 0.0, [Mark(x=trace.times[0], y=0.0)]
     samples = zip(trace.times, trace.powers, strict=True)
     for (before, low_w), (after, high_w) in itertools.pairwise(samples):

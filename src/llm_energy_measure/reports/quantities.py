@@ -51,7 +51,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
 
 
 def stored_columns(names: Sequence[str]) -> list[str]:
-    """Return the full names of those names that are numeric columns of the catalogue, without metrics."""
+    """Return the full names of the numeric columns of the catalogue in `names`. Metrics are left out."""
     full = [ALIASES.get(name, name) for name in names if name not in METRICS]
     return list(dict.fromkeys(name for name in full if COLUMNS.get(name) in ("integer", "number")))
 

@@ -75,7 +75,10 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
-    """Return the section with the energy per output token (or per token, or the energy) of each configuration."""
+    """Return the section with the energy per output token of each configuration.
+
+    If no experiment counts output tokens, the section has the energy per token. Without tokens, it has the energy.
+    """
     for metric in ("j_per_output_token", "j_per_token", "energy"):
         name = "energy" if metric == "energy" else metric.removeprefix("j_").replace("_", "-")
         figure = rows_figure(results, repeats, metric, name=name, most=MOST_CATEGORIES)
@@ -86,7 +89,10 @@ def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
 
 
 def trade_off(results: Results, repeats: Repeats) -> Section | None:
-    """Return the section with the energy per output token over latency, or over throughput if no latency is known."""
+    """Return the section with the energy per output token over latency, or over throughput if no latency is known.
+
+    None if neither latency nor throughput is known, or if no energy per token is known.
+    """
     y = next((name for name in ("j_per_output_token", "j_per_token") if _has(repeats, name)), None)
     x = next((name for name in ("itl_p50", "ttft_p50", "tokens_per_s") if _has(repeats, name)), None)
     if x is None or y is None:

@@ -128,7 +128,10 @@ def _explained(
     read: Callable[[int], list[Reading]],
     boards: Callable[[tuple[int, ...]], HostBoards],
 ) -> list[Explained]:
-    """Return the divisions that the readings allow, with their energies; if they allow none, all tried divisions."""
+    """Return the divisions that determine the bounds, with their energies.
+
+    These are the tried divisions that the readings allow; all tried divisions if the readings contradict each of them.
+    """
 
     def explain(hosts: Hosts) -> Explained:
         if len(hosts) == len(processes) and (alone := _energies_alone(processes, hosts, read)) is not None:

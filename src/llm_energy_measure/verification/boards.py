@@ -182,7 +182,10 @@ def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
 
 @lru_cache(maxsize=4096)
 def model_named(name: str) -> BoardModel | None:
-    """Return the first model whose words the name contains; None if there is none, as for an ambiguous name.
+    """Return the first model of the table whose words the name contains.
+
+    The result is None if no model matches, as for the ambiguous name `NVIDIA A100`. It is also None for the names of
+    virtual and mobile boards.
 
     Example:
         >>> [model and model.limit_w for model in map(model_named, ["Tesla V100-SXM2-16GB", "NVIDIA A100", "L4"])]

@@ -179,5 +179,5 @@ def _finite(value: float | None) -> float | None:
 
 
 def _short(text: str) -> str:
-    """Return a text, cut to `_MAX_TEXT` characters and `...`, because names in files can have any length."""
+    """Return a text. A text above `_MAX_TEXT` characters is cut, because names in files can have any length."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

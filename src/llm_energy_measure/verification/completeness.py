@@ -197,9 +197,10 @@ def _rank_of_cause(record: RawProcessResult) -> tuple[int, float]:
 
 
 def _duplicates(evidence: Evidence) -> Finding:
-    """Check that no two results have equal GPU, start, duration and energy to the last digit.
+    """Check that no two results have equal host, GPU, start, duration and energy to the last digit.
 
-    An index identifies a GPU only within a known host. If host, GPU or scope is unknown, a copy is a warning.
+    A copy is an error if the scope is `device` and the GPU is identified by its UUID, or by its host and index. Else a
+    copy is a warning, because an index identifies a GPU only within a known host.
     """
     code = "completeness.duplicate_process"
     if len(set(evidence.totals_j)) == len(evidence.records):

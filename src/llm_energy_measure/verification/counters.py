@@ -12,7 +12,7 @@ from llm_energy_measure.verification.processes import Evidence
 from llm_energy_measure.verification.readings import COMPONENTS
 
 TOLERANCE = 0.01
-"""Greatest relative difference between an energy and its counter, or between an energy and its sum of sensors."""
+"""Greatest relative difference between a sensor's energy and its counter, or between a component and its sensors."""
 
 _CODES = ("counter.reset", "counter.wrap", "counter.cumulative", "counter.lost", "counter.gap", "counter.mismatch")
 _CODE_OF_PROBLEM = {COUNTER_RESET: "counter.reset", SENSOR_LOST: "counter.lost", SAMPLING_GAP: "counter.gap"}

@@ -15,9 +15,9 @@ from llm_energy_measure.verification.processes import Evidence, Process, Span, c
 CODE = "completeness.sensor_time"
 
 TOLERANCE = 0.01
-"""Largest time in which no process reads the sensor that is no finding, as a fraction of the time of the runs.
+"""Largest accepted time in which no process reads the sensor, as a fraction of the time of the runs.
 
-Processes do not start at the same instant.
+A short time is accepted, because processes do not start at the same instant.
 """
 
 

@@ -68,7 +68,7 @@ def _check_throttling(known: list[tuple[int, str, DeviceEvidence]]) -> Finding:
 def _throttled(found: DeviceEvidence) -> dict[str, float] | None:
     """Return the fraction of the samples with each throttle reason; None if unknown.
 
-    Without samples, the states at the start and at the end of the run count as two samples.
+    Without samples, each known state at the start and at the end of the run counts as one sample.
     """
     if found.samples is not UNSET and found.samples.throttled is not None:
         return found.samples.throttled

@@ -308,7 +308,7 @@ class _Host:
     # Readings of unknown scope
 
     def _constant(self, readings: Sequence[Reading]) -> EnergyRange | None:
-        """Return the energy if all processes state the same constant power of a power model; None if powers differ."""
+        """Return the energy if all processes state the same power, the constant of a power model; else None."""
         powers = [reading.stated_w for reading in readings]
         known = [power for power in powers if power]
         if len(known) < len(powers) or max(known) - min(known) > _SAME_CONSTANT * max(known):

@@ -34,7 +34,8 @@ class Division(Struct, frozen=True, kw_only=True):
         between: The other divisions that are considered.
         known: The known hosts with their processes, if the hosts of only some processes are known.
         floating: Groups of processes whose host is unknown, if other hosts are known. Each group is on one host.
-        basis: Reason of the division, unless each process has a known host: `one_host`, `local_rank` or `assumed`.
+        basis: Reason of the only division: `one_host`, `local_rank` or `assumed`. None if the host of each process is
+            known, or if several divisions are possible.
     """
 
     coarsest: Hosts
@@ -249,7 +250,7 @@ def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
 
 
 def _world_size(records: Sequence[RawProcessResult]) -> int:
-    """Return the number of ranks of the experiment: the recorded number, or the highest index plus one.
+    """Return the number of ranks: the greatest of world sizes, number of records, and highest index plus one.
 
     An index that is at least twice the number of records does not count as a rank.
     """

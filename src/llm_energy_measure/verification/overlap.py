@@ -39,8 +39,8 @@ _SHORT_UNION = 1.05
 _SAME_START = 0.05
 # Tolerances that are tried, in order, until the readings of one counter are consistent.
 _TOLERANCES = (0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.125, 0.16, 0.2, 0.25)
-# The cost of Bellman-Ford grows with the square of the number of edges. Above this number of
-# windows, a cheaper method gives wider bounds.
+# The cost of Bellman-Ford grows with the square of the number of edges. Above this number of windows, a cheaper method
+# gives wider bounds.
 _MAX_WINDOWS = 48
 _EDGES = attrgetter("start", "end")
 
@@ -239,10 +239,12 @@ def _increase(
 def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     """Return the bounds if windows are unknown, or known only to be inside a run.
 
-    The lower bound is the largest reading, or the greatest sum of readings of runs that don't overlap. If the processes
-    ran together, each other reading adds at most half of its energy. If they also started together, the longest window
-    contains the others, so the estimate is the lower bound. If they did not start together and the windows can be much
-    shorter than the runs, the windows can be separate, and the upper bound is the sum.
+    The lower bound is the largest reading, or the greatest sum of readings of runs that don't overlap. The upper bound
+    is the sum if the processes did not run together.
+
+    If the processes ran together, each other reading adds at most half of its energy. If they also started together,
+    the longest window contains the others, so the estimate is the lower bound. If they did not start together and the
+    windows can be much shorter than the runs, the windows can be separate, and the upper bound is the sum.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]

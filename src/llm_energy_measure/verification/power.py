@@ -63,7 +63,10 @@ class HostBoards(Struct, frozen=True, kw_only=True):
     why_not: str = ""
 
     def needs_all(self, readings: Sequence[Reading]) -> bool:
-        """Return True if each reading alone implies more power than all boards except the smallest can draw."""
+        """Return True if each reading alone implies more power than all boards except the smallest can draw.
+
+        Return False if the host has fewer than two boards, or if a limit or a power is unknown.
+        """
         if self.total_w is None or self.least_w is None or self.number is None or self.number < _TWO:
             return False
         fewer_w = (self.total_w - self.least_w) * LIMIT_TOLERANCE

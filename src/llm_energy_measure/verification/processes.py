@@ -229,8 +229,8 @@ def module_of(processes: Sequence[Process]) -> str | None:
 class Evidence(Struct, frozen=True, kw_only=True):
     """The facts of one experiment, from which all findings follow; see `evidence_of`.
 
-    The lists have one value of each process, in the order of the records. A check first searches a list
-    for a value that could fail the check. Most experiments have no value of this kind, so most checks end there.
+    The lists have one value of each process, in the order of the records. A check first searches a list for a value
+    that could fail the check. Most experiments have no value of this kind, so most checks end there.
 
     Attributes:
         experiment_id: The experiment's id.

@@ -187,8 +187,9 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.power_above_limit": Check(
         "A reported power is above what the board can draw.",
-        "Fails if `gpu_power_w` is above 1.05 times the sum of the power limits of the boards: of the process, or for "
-        "scope `host`, of the host. Not checked if a limit is unknown. A failure is a warning in three cases: the "
+        "Fails if `gpu_power_w` is above 1.05 times the sum of the power limits of the boards. These are the boards of "
+        "the host if the scope is `host`, or if the scope is unknown and the record states the boards of the host; "
+        "else those of the process. Not checked if a limit is unknown. A failure is a warning in three cases: the "
         "scope is unknown, the power is at most 1.2 times the limit, or a sensor noise of 10 % explains the powers of "
         "all processes (as for `energy.exceeds_devices`).",
         "Use energy / window as the power. `gpu_power_w` is one sample, and the sensor can overshoot.",
@@ -255,9 +256,9 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.outlier": Check(
         "The power of one process is far from the power of the other processes.",
-        "Fails if the power is more than 3 times, or less than a third of, the median of at least three other "
-        "processes with the same scope, boards and limits. The power is the GPU energy (else the CPU energy, else the "
-        "total) divided by the window (else by the longest known time).",
+        "Compares at least three processes with the same scope, boards and limits. Fails if the power of a process is "
+        "more than 3 times, or less than a third of, their median power. The power is the GPU energy (else the CPU "
+        "energy, else the total) divided by the window (else by the longest known time).",
         "Check the window, the sensor and the work of this process.",
         severity="warning",
     ),
@@ -455,7 +456,7 @@ CHECKS: dict[str, Check] = {
         "The aggregate does not contain an exact copy of a raw file.",
         "Fails if a value of an unchanged raw file differs from the copy in the aggregate, or if the number of "
         "processes in the aggregate differs from the number of its source files. Each of the first 20 "
-        "values has a separate finding.",
+        "differences has a separate finding.",
         "Recompute the aggregate with `llm-energy-measure aggregate --force`, because it was edited.",
     ),
     "aggregate.altered": Check(
@@ -468,9 +469,9 @@ CHECKS: dict[str, Check] = {
     "aggregate.recomputed": Check(
         "A value of the aggregate does not follow from its raw files.",
         "Recomputes the aggregate and compares totals, attribution, bounds, times, latencies, completeness, sources, "
-        "configuration, flags, warnings and the codes of failed checks. Fails if a number differs by more than 1e-9. "
-        "Not checked if the aggregate names a rule of attribution or a strategy that is not installed. For an "
-        "aggregate of another tool, only the totals are compared.",
+        "configuration, flags, warnings and the codes of failed checks. Fails if the relative difference of a number "
+        "is above 1e-9, or if another value differs. Not checked if the aggregate names a rule of attribution or a "
+        "strategy that is not installed. For an aggregate of another tool, only the totals are compared.",
         "Run `llm-energy-measure aggregate --force`: the aggregate was edited, or made with another rule.",
     ),
     "aggregate.readable": Check(
