@@ -48,9 +48,10 @@ def test_callback_measures_a_training(
         checkpoint_sec=None,
     )
     assert TrainerCallback in type(callback).__mro__
-    state, logs = SimpleNamespace(num_input_tokens_seen=640), {"loss": 1.0}
+    state, logs = SimpleNamespace(num_input_tokens_seen=1000), {"loss": 1.0}  # resumed from a checkpoint
     callback.on_train_begin(None, state, None, model=None)
     clock.now += 2.0
+    state.num_input_tokens_seen += 640
     callback.on_step_end(None, state, None)
     callback.on_log(None, state, None, logs=logs)
     callback.on_train_end(None, state, None)
