@@ -1,4 +1,4 @@
-"""Fingerprints of the objects in a bucket. The catalogue uses fingerprints where a bucket has no mtimes.
+"""Fingerprints of the objects in a bucket. The catalogue uses them, because a bucket has no mtimes.
 
 A fingerprint is a digest of names, sizes and ETags, as a number between 0 and 1. The catalogue stores this number as an
 mtime. A row is up to date if the numbers are equal. Like an old mtime, the number is trusted at once.

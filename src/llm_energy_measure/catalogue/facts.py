@@ -290,7 +290,7 @@ def _assumption(aggregated: AggregatedSummary) -> str | None:
 
 
 def _content(aggregated: AggregatedSummary, processes: Sequence[EmbeddedProcess | RawProcessResult]) -> str:
-    """Return a digest of the times and energies of all processes; if a time is unknown, of the raw files.
+    """Return a digest of times and energies of all processes; if a start is unknown, of the raw files.
 
     Times are in microseconds, so two measurements have different digests. The digest does not include ids, because a
     merge can rename an experiment.

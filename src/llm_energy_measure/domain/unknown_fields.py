@@ -12,7 +12,7 @@ import msgspec
 if typing.TYPE_CHECKING:
     from llm_energy_measure.domain.schema import Document
 
-# Maximum number of digits of a list index. No list is longer, and int() raises an error for thousands of digits.
+# Maximum number of digits of a list index. No list is so long, and int() raises an error for thousands of digits.
 _INDEX_DIGITS = 12
 
 

@@ -1,4 +1,4 @@
-"""Compute the energy of one sensor from its readings. Detect counter wraps, counter resets and sampling gaps."""
+"""Compute the energy of one sensor. Detect counter wraps, counter resets, sampling gaps and failed readings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The software and the machine of a process, from Linux files and the energy sources. A missing fact is None."""
+"""The software and the machine of a process, from files, variables and energy sources. A missing fact is None."""
 
 from __future__ import annotations
 

@@ -90,7 +90,8 @@ def replace_files(files: Mapping[str, bytes], *, mtime_ns: int | None = None) ->
     """
     temps: dict[str, str] = {}
     suffix = unique_suffix()
-    at_once = _HAS_SYNCFS and len(files) > 1  # syncfs also waits for the data of other processes
+    # A single file needs only fsync. syncfs also waits for the data of other processes.
+    at_once = _HAS_SYNCFS and len(files) > 1
     try:
         for path, data in files.items():
             temps[path] = _write_temporary(path, data, sync=not at_once, mtime_ns=mtime_ns, suffix=suffix)
