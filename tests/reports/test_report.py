@@ -313,6 +313,18 @@ def test_experiments_without_tokens_show_their_energy(tmp_path: Path) -> None:
     assert row["energy"].value == 1971.5
 
 
+def test_energy_and_speed_of_different_experiments_give_no_trade_off(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    without_speed = factories.inference(tokens_per_second=None)
+    without_tokens = factories.inference(total_tokens=0, input_tokens=0, output_tokens=0)
+    repository.save_raw("a", factories.raw("a", model_name="a", inference_metrics=without_speed))
+    repository.save_raw("b", factories.raw("b", model_name="b", inference_metrics=without_tokens))
+    assert {one.result for one in aggregate_all(repository)} == {"aggregated"}
+    found = page_of(tmp_path / "results", tmp_path / "report.html")
+    assert len(found.rows("repeats-table")) == 2
+    assert "trade-off-section" not in found.ids
+
+
 def test_the_breakdown_says_what_it_leaves_out(examples: Path) -> None:
     results = read_results(FileSystemRepository(examples))
     repeats = repeats_of(results.observations, ["energy"])

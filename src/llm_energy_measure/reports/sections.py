@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from llm_energy_measure.analysis.comparison import Comparison
 from llm_energy_measure.analysis.comparison import Row as ComparedRow
@@ -91,18 +92,19 @@ def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
 def trade_off(results: Results, repeats: Repeats) -> Section | None:
     """Return the section with the energy per output token over latency, or over throughput if no latency is known.
 
-    None if neither latency nor throughput is known, or if no energy per token is known.
+    None if no configuration has both an energy per token and a latency or a throughput.
     """
-    y = next((name for name in ("j_per_output_token", "j_per_token") if _has(repeats, name)), None)
-    x = next((name for name in ("itl_p50", "ttft_p50", "tokens_per_s") if _has(repeats, name)), None)
-    if x is None or y is None:
+    pairs = product(("j_per_output_token", "j_per_token"), ("itl_p50", "ttft_p50", "tokens_per_s"))
+    found = next((pair for pair in pairs if _has(repeats, *pair)), None)
+    if found is None:
         return None
-    figure = figure_of(results, Choice(x=x, y=y, is_front_drawn=True), name="trade-off")
+    figure = figure_of(results, Choice(y=found[0], x=found[1], is_front_drawn=True), name="trade-off")
     return Section(name="trade-off-section", title="Energy against speed", plots=[figure])
 
 
-def _has(repeats: Repeats, metric: str) -> bool:
-    return any(group.statistics[metric].mean is not None for group in repeats.groups)
+def _has(repeats: Repeats, *metrics: str) -> bool:
+    """Return True if one configuration has values of all these metrics."""
+    return any(all(group.statistics[name].mean is not None for name in metrics) for group in repeats.groups)
 
 
 def repeats_section(results: Results, repeats: Repeats) -> Section:
