@@ -151,7 +151,7 @@ def test_model_still_reports_unreadable_experiments(results: Path) -> None:
         (results / "raw" / "mistral" / f"process_{process}.json").write_bytes(b"null")
     done = run("-o", results, "results", "list", "--all", "--model", "mistral")
     assert (done.status, done.out) == (1, "")
-    assert "mistral/process_1.json is unreadable: it holds null" in done.err
+    assert "mistral/process_1.json is unreadable: it contains null" in done.err
 
 
 def test_list_of_an_empty_directory_is_empty(tmp_path: Path) -> None:
