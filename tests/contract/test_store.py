@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import TYPE_CHECKING, Protocol
 
 import obstore.store
 import pytest
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
-from llm_energy_measure.storage.base import Entry, Store
+from llm_energy_measure.storage.base import Entry, Store, names_with
 from llm_energy_measure.storage.group_commit import GroupCommitStore
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
@@ -239,6 +240,28 @@ def test_list_returns_direct_children_sorted(access: DirectAccess) -> None:
     assert access.store.list("absent") == access.store.list("raw/absent") == []
 
 
+def test_list_range_returns_the_entries_between_two_names(access: DirectAccess) -> None:
+    for name in (".a~attempt-0/m", ".a~attempt-12/m", ".a-b~attempt-0/m", ".a~deleted/m", "a/m", "a.json", "a-b.json"):
+        access.plant(f"raw/{name}", b"1")
+    access.plant("raw-1/b/m", b"1")
+    listed = access.store.list("raw")
+    names = sorted([*(entry.name for entry in listed), ".a~attempt-1", "b"])
+    for start, end in [*product(names, names), (".", "/"), names_with(".a~attempt-"), ("a", "zz")]:
+        expected = [entry for entry in listed if start <= entry.name < end]
+        assert access.store.list_range("raw", start, end) == expected, (start, end)
+    assert access.store.list_range("absent", "a", "b") == []
+
+
+def test_find_returns_the_entry_of_a_listing(access: DirectAccess) -> None:
+    access.plant("raw/exp/process_0.json", b"123")
+    access.plant("raw/exp.json", b"1")
+    for prefix in ("raw/exp", "raw"):
+        for entry in access.store.list(prefix):
+            assert access.store.find(f"{prefix}/{entry.name}") == (None if entry.is_folder else entry)
+    assert access.store.find("raw/absent") is None
+    assert access.store.find("absent/exp.json") is None
+
+
 def test_walk_returns_all_values_below_a_prefix(access: DirectAccess) -> None:
     for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "rawer/c": b"4"}.items():
         access.plant(key, data)
@@ -281,6 +304,8 @@ def test_every_method_rejects_invalid_keys(access: DirectAccess, key: str) -> No
         lambda: access.store.copy_if_absent(key, "x"),
         lambda: access.store.copy_if_absent("x", key),
         lambda: access.store.list(key),
+        lambda: access.store.list_range(key, "a", "b"),
+        lambda: access.store.find(key),
         lambda: access.store.walk(key),
         lambda: access.store.exchange(key, b""),
         lambda: access.store.move_folder(key, "x"),

@@ -91,6 +91,12 @@ class FaultyStore:
     def list(self, prefix: str) -> list[Entry]:
         return self._read("list", lambda: self.store.list(prefix))
 
+    def list_range(self, prefix: str, start: str, end: str) -> Entries:
+        return self._read("list_range", lambda: self.store.list_range(prefix, start, end))
+
+    def find(self, key: str) -> Entry | None:
+        return self._read("find", lambda: self.store.find(key))
+
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
         return self._read("walk", lambda: self.store.walk(prefix))
 

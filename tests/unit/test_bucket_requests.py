@@ -23,8 +23,9 @@ from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store import bucket_moves, codec, layout
 from llm_energy_measure.results.store.tags import change_tags
 from llm_energy_measure.storage import requests as requests_module
-from llm_energy_measure.storage.base import Entries
+from llm_energy_measure.storage.base import Entries, Entry
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.memory import MemoryStore
 from llm_energy_measure.storage.objects import ObjectStore
 from llm_energy_measure.storage.parallel import ParallelReader, ahead, at_once
 from tests.support import factories
@@ -48,6 +49,14 @@ class CountingStore(ObjectStore):
     def list(self, prefix: str) -> Entries:
         self.sent.append(("list", prefix))
         return super().list(prefix)
+
+    def list_range(self, prefix: str, start: str, end: str) -> Entries:
+        self.sent.append(("list_range", f"{prefix}/{start}"))
+        return super().list_range(prefix, start, end)
+
+    def find(self, key: str) -> Entry | None:
+        self.sent.append(("find", key))
+        return super().find(key)
 
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
         self.sent.append(("walk", prefix))
@@ -184,7 +193,9 @@ def test_first_list_reads_each_pending_result_once() -> None:
     assert len(rows(repository)) == 5
     gets = [f"raw/exp_{number}/{name}" for number in range(5) for name in ("manifest.json", "process_0.json")]
     assert sorted(key for call, key in store.sent if call == "get") == gets
-    assert len(store.sent) == len(gets) + 5 + 4, "one listing per experiment, and four of the whole bucket"
+    assert len(store.sent) == len(gets) + 5 + 4, (
+        "one listing per experiment, three of the whole bucket, and one of the markers"
+    )
 
 
 def test_second_list_sends_three_listings() -> None:
@@ -195,6 +206,18 @@ def test_second_list_sends_three_listings() -> None:
         store.sent.clear()
         catalogue.refresh()
     assert sorted(store.sent) == [("list", "aggregated"), ("list", "tags"), ("walk", "raw")]
+
+
+def test_ids_of_experiments_need_one_walk() -> None:
+    local, remote = FileSystemRepository(store=MemoryStore()), FileSystemRepository(store=CountingStore())
+    for repository in (local, remote):
+        fill(repository)
+        repository.store.put("raw/other/notes.txt", b"1")
+        repository.store.put("raw/other/nested/process_0.json", b"1")
+    assert isinstance(remote.store, CountingStore)
+    remote.store.sent.clear()
+    assert remote.list_experiments() == local.list_experiments()
+    assert remote.store.sent == [("walk", "raw"), ("list_range", "raw/.")]
 
 
 def test_rows_of_a_dataset_need_one_walk_of_the_bucket() -> None:

@@ -24,6 +24,7 @@ from llm_energy_measure.domain.experiment import (
     Manifest,
     RawProcessResult,
     UnreadableFile,
+    process_index_of,
 )
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
@@ -39,7 +40,7 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import attempts, codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import RawFolder, RawRecovery, bytes_of, keep_copy
 from llm_energy_measure.results.store.rejected import keep_refused
-from llm_energy_measure.storage.base import Store, StorePath
+from llm_energy_measure.storage.base import Store, StorePath, by_folder
 from llm_energy_measure.storage.local import read_file
 from llm_energy_measure.storage.opening import open_store, place_of
 
@@ -384,7 +385,7 @@ class FileSystemRepository:
     def has_aggregated(self, experiment_id: str) -> bool:
         """Return True if an experiment has an aggregated result, readable or not."""
         folder = self._folder(experiment_id)
-        is_there = any(entry.name == f"{folder}.json" for entry in self.store.list(AGGREGATED_DIR))
+        is_there = self.store.find(layout.aggregated_key(folder)) is not None
         return is_there and not deletion.is_deleted(self.store, folder)
 
     # Experiments
@@ -394,6 +395,13 @@ class FileSystemRepository:
 
         A folder that can't be read is in the list too. Other methods raise the error of the file system for this name.
         """
+        if self.store.parallel_requests > 1:
+            # In a bucket, one listing of all objects replaces three requests per experiment.
+            below = by_folder(self.store.walk(RAW_DIR))
+            found = [
+                name for name in sorted(below) if any(process_index_of(one.name) is not None for one in below[name])
+            ]
+            return [name for name in deletion.without_hidden(self.store, found) if layout.is_folder_name(name)]
         folders = [entry.name for entry in self.store.list(RAW_DIR) if entry.is_folder]
         alive = deletion.without_hidden(self.store, folders)
         return [folder for folder in alive if layout.is_folder_name(folder) and self._may_have_raw(folder)]

@@ -14,7 +14,7 @@ Guarantees of all methods:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -182,6 +182,12 @@ class Store(Protocol):
     def list(self, prefix: str) -> Entries:
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
 
+    def list_range(self, prefix: str, start: str, end: str) -> Entries:
+        """Return the entries of `list` whose names are at least `start` and less than `end`; `start` is not empty."""
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of a value, as `list` returns it. None if the key is absent, or is a folder."""
+
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
         """Return all values under a prefix, at any depth, sorted by name.
 
@@ -208,6 +214,40 @@ class Store(Protocol):
         With `supports_folder_move`, the folder disappears atomically. Otherwise its values disappear one after the
         other.
         """
+
+
+def names_with(start: str) -> tuple[str, str]:
+    """Return the arguments of `Store.list_range` for the names that start with a text.
+
+    Example:
+        >>> names_with(".exp_7~attempt-")
+        ('.exp_7~attempt-', '.exp_7~attempt.')
+    """
+    return start, start[:-1] + chr(ord(start[-1]) + 1)
+
+
+def list_range(store: Store, prefix: str, start: str, end: str) -> list[Entry]:
+    """Return the entries in a range of names from one listing of all entries: `list_range` of a store with folders."""
+    return [entry for entry in store.list(prefix) if start <= entry.name < end]
+
+
+def find_listed(store: Store, key: str) -> Entry | None:
+    """Return the entry of a value from one listing: `find` of a store with folders.
+
+    The names are compared exactly, also on a file system that ignores case.
+    """
+    parent, _, name = key.rpartition("/")
+    return next((entry for entry in store.list(parent) if entry.name == name and not entry.is_folder), None)
+
+
+def by_folder(walked: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Return the entries of `Store.walk` by folder: the first part of the name. Values outside folders are left out."""
+    found: dict[str, list[Entry]] = {}
+    for entry in walked:
+        folder, slash, name = entry.name.partition("/")
+        if slash:
+            found.setdefault(folder, []).append(entry._replace(name=name))
+    return found
 
 
 def walk_folders(store: Store, prefix: str) -> list[Entry]:

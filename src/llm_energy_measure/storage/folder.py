@@ -252,12 +252,11 @@ def get_listed(store: Store, key: str) -> bytes:
 
     Through FUSE, a value that another process replaces is absent for an instant: 1 of 100 reads failed on bindfs.
     """
-    parent, _, name = key.rpartition("/")
     for _ in range(_MAX_READS):
         try:
             return store.get(key)
         except ResultNotFoundError:
-            if all(entry.name != name for entry in store.list(parent)):
+            if store.find(key) is None:
                 raise
             time.sleep(_PAUSE_SEC)
     return store.get(key)

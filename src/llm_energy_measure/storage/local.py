@@ -19,7 +19,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.storage import atomic
-from llm_energy_measure.storage.base import Entries, Entry, split_key, walk_folders
+from llm_energy_measure.storage.base import Entries, Entry, find_listed, list_range, split_key, walk_folders
 from llm_energy_measure.storage.contained import remove_tree
 from llm_energy_measure.storage.temporary import target_name, temporary_path
 
@@ -230,6 +230,15 @@ class LocalStore:
                         size = 0 if is_folder else status.st_size
                         found.append(Entry(entry.name, is_folder, size, status.st_mtime))
         return sorted(found)
+
+    def list_range(self, prefix: str, start: str, end: str) -> Entries:
+        """Return the entries of `list` whose names are at least `start` and less than `end`."""
+        return list_range(self, prefix, start, end)
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of a value. None if the key is absent, or is a folder."""
+        split_key(key)
+        return find_listed(self, key)
 
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
         """Return all values under a prefix, at any depth, sorted by name (the key without the prefix)."""

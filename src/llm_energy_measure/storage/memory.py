@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import RLock
 
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
-from llm_energy_measure.storage.base import Entries, Entry, split_key, walk_folders
+from llm_energy_measure.storage.base import Entries, Entry, find_listed, list_range, split_key, walk_folders
 from llm_energy_measure.storage.temporary import temporary_path
 
 ROOT = Path("/memory")
@@ -99,6 +99,15 @@ class MemoryStore:
                 name, _, rest = key[len(prefix) + 1 :].partition("/")
                 entries[name] = Entry(name, bool(rest), 0 if rest else len(self._values[key]))
         return sorted(entries.values())
+
+    def list_range(self, prefix: str, start: str, end: str) -> Entries:
+        """Return the entries of `list` whose names are at least `start` and less than `end`."""
+        return list_range(self, prefix, start, end)
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of a value. None if the key is absent, or is a folder."""
+        split_key(key)
+        return find_listed(self, key)
 
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:  # noqa: ARG002 - folders are listed one by one
         """Return all values under a prefix, at any depth, sorted by name (the key without the prefix)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
-from llm_energy_measure.storage.base import Entries, StorePath, split_key
+from llm_energy_measure.storage.base import Entries, Entry, StorePath, list_range, split_key
 from llm_energy_measure.storage.local import max_file_bytes
 from llm_energy_measure.storage.requests import Requests, connect
 from llm_energy_measure.storage.temporary import temporary_path
@@ -144,6 +144,21 @@ class ObjectStore:
         split_key(prefix)
         return self._requests.entries(prefix)
 
+    def list_range(self, prefix: str, start: str, end: str) -> Entries:
+        """Return the entries of `list` whose names are at least `start` and less than `end`.
+
+        On a server that lists from an offset, the answer has at most a page of 1,000 keys outside the range.
+        """
+        split_key(prefix)
+        if not self.url.startswith(_LISTS_FROM_OFFSET):
+            return list_range(self, prefix, start, end)
+        return self._requests.entries_in(prefix, start, end)
+
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of a value. None if the key is absent."""
+        split_key(key)
+        return self._requests.find(key)
+
     def walk(self, prefix: str, folders: Sequence[str] = ()) -> Entries:
         """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         split_key(prefix)
@@ -161,7 +176,7 @@ class ObjectStore:
     def delete(self, key: str) -> bool:
         """Delete a value. Return False if the key is absent."""
         split_key(key)
-        if not self._requests.has(key):
+        if self._requests.find(key) is None:
             return False
         self._requests.delete([key])
         return True

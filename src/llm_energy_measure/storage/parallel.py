@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.storage.base import Entry, Store
+from llm_energy_measure.storage.base import Entry, Store, by_folder
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -182,11 +182,7 @@ class ParallelReader:
         """Return the entries of a subfolder. The first call lists the whole prefix; later calls use this listing."""
         with self._lock:
             if self._walked is None:
-                below: dict[str, list[Entry]] = {}
-                for entry in self._store.walk(self._prefix):
-                    folder, _, rest = entry.name.partition("/")
-                    below.setdefault(folder, []).append(entry._replace(name=rest))
-                self._walked = below  # only now: after an error, the next call lists the prefix again
+                self._walked = by_folder(self._store.walk(self._prefix))
             return self._walked.get(name, [])
 
     def _submit(self, name: str, entries: list[Entry], wanted: Callable[[str], bool]) -> dict[str, Future[Answer]]:

@@ -32,6 +32,9 @@ _FIRST_PAUSE_SEC = 0.1
 _MAX_PAUSE_SEC = 5.0
 _MAX_MESSAGE = 300
 
+# The last ASCII character that can be printed. An offset that ends with it is no name.
+_LAST_CHARACTER = "~"
+
 # The HTTP status in a message of obstore, which has no exception class for most statuses. If the status matches,
 # `_sent` does not repeat the request. 408, 409 and 429 do not match.
 _FINAL_STATUS = re.compile(r"status code: 4(?!08|09|29)[0-9]{2}")
@@ -108,11 +111,12 @@ class Requests:
 
         return self._sent(f"cannot read {self._url}/{key}", send)
 
-    def has(self, key: str) -> bool:
-        """Return True if the key exists."""
+    def find(self, key: str) -> Entry | None:
+        """Return the entry of an object, as a listing has it. None if the key is absent."""
         import obstore
 
-        return self._sent(f"cannot read {self._url}/{key}", lambda: obstore.head(self._client, key)) is not None
+        found = self._sent(f"cannot read {self._url}/{key}", lambda: obstore.head(self._client, key))
+        return None if found is None else _entry(key.rpartition("/")[0], found)
 
     def create(self, key: str, data: bytes) -> bool:
         """Store an object if the key is absent. Return False and change nothing if it exists.
@@ -203,6 +207,32 @@ class Requests:
         ]
         entries += [_entry(prefix, meta) for meta in found["objects"] if meta["path"].startswith(f"{prefix}/")]
         return sorted(entries)
+
+    def entries_in(self, prefix: str, start: str, end: str) -> list[Entry]:
+        """Return the objects and folders directly under a prefix from the name `start` up to `end`, sorted by name.
+
+        The server lists keys after an offset, so the offset is a text just before `start`.
+        """
+        import obstore
+
+        offset = f"{prefix}/{start[:-1]}{chr(ord(start[-1]) - 1)}{_LAST_CHARACTER}"
+        # The objects of the folder `a` follow the object `a-b`, because `/` follows `-`. A `0` follows all `/`.
+        folders = [end[:length] for length in range(1, len(end)) if end[:length] >= start]
+        last = max([end, *(f"{folder}0" for folder in folders)])
+
+        def send() -> list[Entry]:
+            found: dict[str, Entry] = {}
+            for chunk in obstore.list(self._client, prefix, offset=offset):
+                for meta in chunk:
+                    rest = meta["path"][len(prefix) + 1 :]
+                    if rest >= last:
+                        return sorted(found.values())
+                    name, slash, _ = rest.partition("/")
+                    if start <= name < end:
+                        found[name] = Entry(name, is_folder=True, size_bytes=0) if slash else _entry(prefix, meta)
+            return sorted(found.values())
+
+        return self._sent(f"cannot list {self._url}/{prefix}", send) or []
 
     def all_below(self, prefix: str, bounds: Sequence[str] = ()) -> list[Entry]:
         """Return all objects under a prefix, at any depth; each name is the part of its key after the prefix.

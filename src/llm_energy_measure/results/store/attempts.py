@@ -75,7 +75,7 @@ def _existing_results(stored: Manifest, own: Manifest, process_index: int | None
 
 def archived_attempts(store: Store, folder: str) -> list[int]:
     """Return the numbers of the archived attempts of an experiment, in order."""
-    found = [layout.earlier_attempt_of(entry.name) for entry in store.list(RAW_DIR)]
+    found = [layout.earlier_attempt_of(entry.name) for entry in store.list_range(RAW_DIR, *layout.archives_of(folder))]
     return sorted(attempt[1] for attempt in found if attempt is not None and attempt[0] == folder)
 
 

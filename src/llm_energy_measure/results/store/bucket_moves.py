@@ -18,7 +18,7 @@ from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultCorruptError, ResultExistsError, ResultNotFoundError
 from llm_energy_measure.results.store import codec, layout
-from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store, names_with
 
 _PATIENCE_SEC = 30.0
 _POLL_SEC = 0.1
@@ -32,11 +32,13 @@ def hidden_folders(store: Store, names: Iterable[str] | None = None) -> set[str]
 
     Args:
         store: The store.
-        names: The names of the entries of `raw/`, if the caller has just listed them.
+        names: The names of the entries of `raw/`, if the caller has just listed them. By default, the names that start
+            with a dot are listed.
     """
     if store.supports_folder_move:
         return set()
-    names = (entry.name for entry in store.list(RAW_DIR)) if names is None else names
+    if names is None:
+        names = (entry.name for entry in store.list_range(RAW_DIR, *names_with(".")))
     found = {layout.hidden_folder_of(name) for name in names}
     return {folder for folder in found if folder is not None and is_hidden(store, folder)}
 

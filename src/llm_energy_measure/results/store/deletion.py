@@ -17,7 +17,7 @@ from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultsError, StorageError
 from llm_energy_measure.results.store import bucket_moves, codec, layout
-from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store, names_with
 
 
 def delete(store: Store, folder: str, owner: str | None) -> bool:
@@ -34,9 +34,7 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
         return _delete_from_bucket(store, folder, owner)
     marker = layout.deleted_folder(folder)
     # A file system that ignores case finds the folder of another experiment too.
-    moved = _has(store, layout.raw_folder(folder), is_folder=True) and store.move_folder(
-        layout.raw_folder(folder), marker
-    )
+    moved = _has_folder(store, layout.raw_folder(folder)) and store.move_folder(layout.raw_folder(folder), marker)
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
@@ -94,7 +92,8 @@ def is_deleted(store: Store, folder: str) -> bool:
 
 def deleted_folders(store: Store) -> set[str]:
     """Return the folder names of the deleted experiments whose removal has not finished."""
-    folders = {layout.deleted_folder_of(entry.name) for entry in store.list(RAW_DIR) if entry.is_folder}
+    entries = store.list_range(RAW_DIR, *names_with("."))
+    folders = {layout.deleted_folder_of(entry.name) for entry in entries if entry.is_folder}
     return {folder for folder in folders if folder is not None and is_deleted(store, folder)}
 
 
@@ -107,22 +106,22 @@ def without_hidden(store: Store, folders: Iterable[str]) -> Iterator[str]:
 def _has_marker(store: Store, folder: str) -> bool:
     marker = layout.deleted_folder(folder)
     try:
-        return bool(store.list(marker)) and _has(store, marker, is_folder=True)
+        return bool(store.list(marker)) and _has_folder(store, marker)
     except ResultsError:
         return False  # a file of another program has this name
 
 
 def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
     """Return the keys of an experiment other than its raw results; the key of a folder ends with a slash."""
-    keys = [
-        key for key in (layout.aggregated_key(folder), layout.tags_key(folder)) if _has(store, key, is_folder=False)
-    ]
+    keys = [key for key in (layout.aggregated_key(folder), layout.tags_key(folder)) if store.find(key) is not None]
+    others = (layout.proofs_of(folder), layout.superseded_aggregates_of(folder))
     keys += [
         f"{AGGREGATED_DIR}/{entry.name}"
-        for entry in store.list(AGGREGATED_DIR)
+        for names in others
+        for entry in store.list_range(AGGREGATED_DIR, *names)
         if folder in (layout.superseded_aggregate_folder_of(entry.name), layout.proof_folder_of(entry.name))
     ]
-    for entry in store.list(RAW_DIR):
+    for entry in store.list_range(RAW_DIR, *layout.archives_of(folder)):
         attempt = layout.earlier_attempt_of(entry.name)
         if attempt is not None and attempt[0] == folder:
             key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
@@ -133,10 +132,10 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
     return keys
 
 
-def _has(store: Store, key: str, *, is_folder: bool) -> bool:
-    """Return True if a file or a folder has exactly this name, also on a file system that ignores case."""
+def _has_folder(store: Store, key: str) -> bool:
+    """Return True if a folder has exactly this name, also on a file system that ignores case."""
     parent, _, name = key.rpartition("/")
-    return any(entry.name == name and entry.is_folder == is_folder for entry in store.list(parent))
+    return any(entry.is_folder for entry in store.list_range(parent, name, f"{name}\0"))
 
 
 def _remove(store: Store, folder: str, owner: str | None) -> None:

@@ -20,7 +20,7 @@ from llm_energy_measure.constants import (
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.security import former_folder_name, sanitize_experiment_id, windows_name
-from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store, names_with
 from llm_energy_measure.storage.temporary import target_name
 
 KEPT_SUFFIX = ".kept"
@@ -65,6 +65,15 @@ def _folder_names(experiment_id: str) -> tuple[str, str]:
     return windows_name(former), former
 
 
+def possible_folders(experiment_id: str) -> set[str]:
+    """Return the folder names that an experiment can have, in this or an earlier release.
+
+    Raises:
+        ExperimentIdError: The id is not valid.
+    """
+    return {*_folder_names(experiment_id)}
+
+
 def folder_in(store: Store, experiment_id: str) -> str:
     """Return the folder name of an experiment in a store. An existing folder under the former name is used.
 
@@ -75,7 +84,7 @@ def folder_in(store: Store, experiment_id: str) -> str:
     former = _folder_names(experiment_id)[1]
     if former != folder:
         places = ((RAW_DIR, former), (AGGREGATED_DIR, f"{former}.json"))
-        if any(entry.name == name for parent, name in places for entry in store.list(parent)):
+        if any(store.list_range(parent, name, f"{name}\0") for parent, name in places):
             return former
     return folder
 
@@ -213,6 +222,11 @@ def earlier_attempt_folder(folder: str, attempt: int) -> str:
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}attempt-{attempt}"
 
 
+def archives_of(folder: str) -> tuple[str, str]:
+    """Return the range of names in `raw/` that has all archived attempts of an experiment."""
+    return names_with(f".{folder}{HIDDEN_MARK}attempt-")
+
+
 def earlier_attempt_of(name: str) -> tuple[str, int] | None:
     """Return the experiment's folder name and the attempt in the name of an archive; None for another name.
 
@@ -261,6 +275,11 @@ def proof_name(folder: str, digest: str) -> str:
     return f".{folder}{HIDDEN_MARK}follows-{digest}"
 
 
+def proofs_of(folder: str) -> tuple[str, str]:
+    """Return the range of names in `aggregated/` that has all these objects of an experiment."""
+    return names_with(proof_name(folder, ""))
+
+
 def proof_folder_of(name: str) -> str | None:
     """Return the experiment's folder name in a name from `proof_name`; None for another name.
 
@@ -305,6 +324,11 @@ def aggregated_key(folder: str) -> str:
 def superseded_aggregate_key(folder: str, number: int) -> str:
     """Return the key of an aggregate that was replaced and kept; `number` counts from 1."""
     return f"{AGGREGATED_DIR}/superseded-{folder}-{number}.json{KEPT_SUFFIX}"
+
+
+def superseded_aggregates_of(folder: str) -> tuple[str, str]:
+    """Return the range of names in `aggregated/` that has all replaced aggregates of an experiment."""
+    return names_with(f"superseded-{folder}-")
 
 
 def tags_key(folder: str) -> str:

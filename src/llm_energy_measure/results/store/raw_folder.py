@@ -338,7 +338,7 @@ def _indices_of(names: Iterable[str]) -> list[int]:
 
 def _has_name(store: Store, folder: str) -> bool:
     """Return True if `raw/` has exactly this name."""
-    return any(entry.name == folder for entry in store.list(RAW_DIR))
+    return bool(store.list_range(RAW_DIR, folder, f"{folder}\0"))
 
 
 def digest_of(store: Store, key: str) -> str | None:
