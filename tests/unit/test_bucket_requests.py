@@ -208,6 +208,21 @@ def test_second_list_sends_three_listings() -> None:
     assert sorted(store.sent) == [("list", "aggregated"), ("list", "tags"), ("walk", "raw")]
 
 
+def test_aggregation_lists_all_aggregates_once() -> None:
+    store = CountingStore()
+    repository = FileSystemRepository(store=store)
+    for number in range(30):
+        repository.save_raw(f"exp_{number:02}", factories.raw(f"exp_{number:02}"))
+    store.sent.clear()
+    assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"] * 30
+    assert store.sent.count(("list", "aggregated")) <= 1
+    store.sent.clear()
+    assert [outcome.result for outcome in aggregate_all(repository, ["exp_03", "exp_07"], force=True)] == [
+        "aggregated"
+    ] * 2
+    assert ("list", "aggregated") not in store.sent
+
+
 def test_ids_of_experiments_need_one_walk() -> None:
     local, remote = FileSystemRepository(store=MemoryStore()), FileSystemRepository(store=CountingStore())
     for repository in (local, remote):

@@ -40,10 +40,10 @@ from llm_energy_measure.results.batch.state import (
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_aggregated
 from llm_energy_measure.results.store.deletion import without_hidden
-from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name
+from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name, names_folder, proofs_of
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import get_strategy
-from llm_energy_measure.storage.base import Entry
+from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.folder import Folder, store_time_ns
 from llm_energy_measure.storage.parallel import at_once
 from llm_energy_measure.storage.prefetch import prefetch
@@ -230,6 +230,9 @@ def _aggregate_batch(
         Folder(repository.store, AGGREGATED_DIR) as aggregated,
         closing(prefetch(raw, items, _folder_to_read)) as prefetched,
     ):
+        names = [item for item in items if isinstance(item, str) and names_folder(item, item)]
+        if names and repository.store.parallel_requests > 1:
+            aggregated.use_listing(_listed_aggregates(repository.store, names, is_scan=is_scan))
         for item in prefetched:
             if not isinstance(item, str):
                 outcomes.append(item)
@@ -261,6 +264,22 @@ def _aggregate_batch(
     # A lower bound gets the mtime 0, so that each scan opens it, and a strict scan refuses it.
     errors |= _put(repository, {key: data for key, data in values.items() if key in lower_bounds}, 0)[0]
     return [_after_put(repository, outcome, errors) for outcome in outcomes]
+
+
+def _listed_aggregates(store: Store, folders: list[str], *, is_scan: bool) -> dict[str, Entry]:
+    """Return the aggregates of experiments in a bucket by name; for a scan also the objects that show they are current.
+
+    A listing of all aggregates for each batch would take a time that grows with the square of their number. The folders
+    of a scan are sorted, so two ranges of names have little else.
+    """
+    files = [f"{folder}.json" for folder in folders]
+    if not is_scan:
+        found = at_once(store, *(partial(store.find, aggregated_key(folder)) for folder in folders))
+        return {entry.name: entry for entry in found if entry is not None}
+    proofs = [proofs_of(folder) for folder in folders]
+    ranges = ((min(files), f"{max(files)}\0"), (min(proofs)[0], max(end for _, end in proofs)))
+    listed = at_once(store, *(partial(store.list_range, AGGREGATED_DIR, *names) for names in ranges))
+    return {entry.name: entry for entries in listed for entry in entries}
 
 
 def _marks_of_stored(
