@@ -127,14 +127,18 @@ def main() -> None:
         client = buckets.client_of(port)
         keys = fill(client, chosen.experiments, chosen.processes)
         listing = ("results", "list", "--limit", "20")
+        named = ("results", "export", *(name_of(number) for number in (1, chosen.experiments - 1)), "--to", "-")
         print(f"{chosen.experiments:,} experiments of {chosen.processes} processes")
         for name, measure in {
             "bare gets of the raw objects": lambda: in_flight(partial(get, client, key) for key in keys),
             "aggregate --all": lambda: run("aggregate", "--all"),
             "bare requests of aggregate --all": lambda: in_flight(requests_of_aggregate(client, keys)),
             "aggregate --all again": lambda: run("aggregate", "--all"),
+            "results export of 2 named, cold cache": lambda: run(*named),
+            "results show": lambda: min(run("results", "show", name_of(1)) for _ in range(RUNS)),
             "results list --limit 20, cold cache": lambda: run(*listing),
             "results list --limit 20, warm cache": lambda: min(run(*listing) for _ in range(RUNS)),
+            "results export of 2 named, warm cache": lambda: min(run(*named) for _ in range(RUNS)),
             "one bare listing of the raw objects": lambda: min(
                 seconds(lambda: walk(client, f"{PREFIX}/raw")) for _ in range(RUNS)
             ),

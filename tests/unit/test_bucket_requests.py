@@ -208,6 +208,43 @@ def test_second_list_sends_three_listings() -> None:
     assert sorted(store.sent) == [("list", "aggregated"), ("list", "tags"), ("walk", "raw")]
 
 
+def test_named_experiments_are_listed_alone() -> None:
+    store = CountingStore()
+    fill(FileSystemRepository(store=store))
+    with closing(Catalogue(FileSystemRepository(store=store), None)) as catalogue:
+        store.sent.clear()
+        catalogue.refresh(ids=["exp_0", "absent"])
+        assert {call for call, _ in store.sent} == {"find", "get", "list"}
+        assert {key for call, key in store.sent if call == "list"} >= {"raw/exp_0", "raw/absent"}
+        assert not any(f"exp_{number}" in key for _, key in store.sent for number in range(1, 7))
+        assert [row.experiment_id for row in catalogue.summaries(Query())] == ["exp_0"]
+        catalogue.refresh()
+        store.sent.clear()
+        catalogue.refresh(ids=["exp_0", "exp_5"])
+        sent = {key for call, key in store.sent if call == "get"}
+        assert sent == {f"raw/.exp_{number}~archiving/manifest.json" for number in (0, 5)}, "they are up to date"
+
+
+def test_named_experiment_is_hidden_by_a_deletion_that_begins_meanwhile() -> None:
+    store = CountingStore()
+    repository = FileSystemRepository(store=store)
+    for name in ("exp_0", "exp_1"):
+        repository.save_raw(name, factories.raw(name))
+    with closing(Catalogue(repository, None)) as catalogue:
+        catalogue.refresh()
+        bucket_moves.hide_deleted(store, "exp_1", "exp_1")
+        catalogue.refresh(ids=["exp_0", "exp_1"])
+        assert [row.experiment_id for row in catalogue.summaries(Query(with_pending=True))] == ["exp_0"]
+
+
+def test_catalogue_lists_all_if_many_or_wrong_ids_are_named() -> None:
+    for ids in ([f"exp_{number}" for number in range(100)], ["exp_1", ""]):
+        store = CountingStore()
+        with closing(Catalogue(FileSystemRepository(store=store), None)) as catalogue:
+            catalogue.refresh(ids=ids)
+        assert ("walk", "raw") in store.sent
+
+
 def test_aggregation_lists_all_aggregates_once() -> None:
     store = CountingStore()
     repository = FileSystemRepository(store=store)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.catalogue.query import FUNCTIONS, where_clause
+from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -214,3 +215,28 @@ def test_random_text_is_valid_sql_or_rejected(text: str) -> None:
             else "SELECT ?, ?",
             clause.values if "tags" not in clause.sql else (1, 2),
         ).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ("id = a", {"a"}),
+        ("experiment_id = 'a b'", {"a b"}),
+        ("id in (a, b) and energy > 1", {"a", "b"}),
+        ("(id = a or id = b) and id != a", {"a", "b"}),
+        ("id = a and id = b", set()),
+        ("id in (a, b) and id in (b, c)", {"b"}),
+        ("id = a and tag.id = b", {"a"}),
+        ("id = a or energy > 1", None),
+        ("not id = a", None),
+        ("id != a", None),
+        ("id ~ a", None),
+        ("id > a", None),
+        ("id = a and config.batch_size = 1", None),
+        ("id = a and", None),
+        ("energy > 1", None),
+        (None, None),
+    ],
+)
+def test_ids_are_all_that_a_condition_can_match(where: str | None, ids: set[str] | None) -> None:
+    assert Query(where=where).ids() == ids

@@ -145,11 +145,9 @@ def read_observations(
         ConfigurationError: The condition or a key is wrong.
     """
     repository = directory if isinstance(directory, FileSystemRepository) else FileSystemRepository(directory)
+    query = Query(where=where, with_pending=True, energy=energy)
     found = query_catalogue(
-        repository,
-        lambda catalogue: catalogue.experiments(Query(where=where, with_pending=True, energy=energy)),
-        full=True,
-        warn=warn,
+        repository, lambda catalogue: catalogue.experiments(query), full=True, ids=query.ids(), warn=warn
     )
     return observations_of(
         found,

@@ -12,13 +12,13 @@ from functools import partial
 from typing import NamedTuple
 
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.results.store import layout
-from llm_energy_measure.storage.base import Entries, Entry, Store
+from llm_energy_measure.results.store import bucket_moves, layout
+from llm_energy_measure.storage.base import Entries, Entry, Store, by_folder
 from llm_energy_measure.storage.parallel import at_once
 
 
 class BucketListing(NamedTuple):
-    """All objects in a bucket, from listings that ran at the same time, and the fingerprints of the experiments.
+    """The objects in a bucket, from listings that ran at the same time, and the fingerprints of the experiments.
 
     Attributes:
         folders: The objects in each folder of `raw/`; folders of markers and archives are included.
@@ -40,11 +40,29 @@ def list_bucket(store: Store, known: Sequence[str]) -> BucketListing:
     walked, aggregates, tags = at_once(
         store, partial(store.walk, RAW_DIR, known), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
     )
-    folders: dict[str, list[Entry]] = {}
-    for entry in walked:
-        folder, slash, name = entry.name.partition("/")
-        if slash:
-            folders.setdefault(folder, []).append(entry._replace(name=name))
+    return _listing(by_folder(walked), aggregates, tags)
+
+
+def list_named(store: Store, folders: Sequence[str]) -> BucketListing:
+    """List only some experiments. Those that a deletion or an archiving hides are left out.
+
+    The markers are read after the objects, so an experiment whose deletion begins in between is hidden too.
+    """
+    walked = at_once(store, *(partial(store.list, layout.raw_folder(folder)) for folder in folders))
+    keys = [key for folder in folders for key in (layout.aggregated_key(folder), layout.tags_key(folder))]
+    found = dict(zip(keys, at_once(store, *(partial(store.find, key) for key in keys)), strict=True))
+    checks = [check for folder in folders for check in bucket_moves.marker_checks(store, folder)]
+    marked = at_once(store, *checks)
+    hidden = {folder for number, folder in enumerate(folders) if any(marked[2 * number : 2 * number + 2])}
+    listed = {folder: entries for folder, entries in zip(folders, walked, strict=True) if entries}
+    aggregates, tags = (
+        [entry for folder in folders if folder not in hidden and (entry := found[key_of(folder)]) is not None]
+        for key_of in (layout.aggregated_key, layout.tags_key)
+    )
+    return _listing({folder: listed[folder] for folder in listed.keys() - hidden}, aggregates, tags)
+
+
+def _listing(folders: dict[str, list[Entry]], aggregates: Entries, tags: Entries) -> BucketListing:
     return BucketListing(
         folders=folders,
         aggregates={entry.name: entry for entry in aggregates},

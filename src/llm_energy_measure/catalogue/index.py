@@ -14,7 +14,7 @@ import contextlib
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -46,7 +46,7 @@ from llm_energy_measure.catalogue.summary import (
     up_to_date_aggregate,
 )
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
+from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, ExperimentIdError, LLMEnergyMeasureError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import bucket_moves, layout
 from llm_energy_measure.storage.base import Entry
@@ -59,6 +59,9 @@ AnswerT = TypeVar("AnswerT")
 SCAN_LIMIT = 2_000
 
 _ROWS_PER_COMMIT = 1_000
+
+# Each named experiment in a bucket takes five requests, so one listing of all objects is faster for more names.
+_MAX_NAMED = 32
 
 TICK_SEC = 2.0
 """Time in which a second change can leave the same mtime: one tick of a file system's clock."""
@@ -118,13 +121,19 @@ class Catalogue(CatalogueReader):
             self._database.execute("ROLLBACK")
 
     def refresh(
-        self, *, full: bool = False, rehash: bool = False, on_progress: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        full: bool = False,
+        rehash: bool = False,
+        ids: Collection[str] | None = None,
+        on_progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Update the rows of new, changed and deleted experiments, and set `as_of` and `is_current`.
 
         Args:
             full: Compare the mtimes of all experiments, even if those of the three folders are unchanged.
             rehash: Read all experiments, because an edit of a file does not change the mtime of its folder.
+            ids: The experiments whose rows are needed. In a bucket, only these are listed. None means all.
             on_progress: Function that is called with a message before long work.
         """
         now = time.time()
@@ -142,15 +151,15 @@ class Catalogue(CatalogueReader):
             self.as_of = last[0]
             return
         store = self.repository.store
-        rows = self._database.execute("SELECT folder, raw, aggregated, tags, scanned FROM rows")
-        known = {row[0]: row[1:] for row in rows}
-        listing = None if store.supports_mtime else bucket_versions.list_bucket(store, sorted(known))
+        named = self._named_folders(ids)
+        known = self._known_rows(named)
+        listing = self._bucket_listing(named, sorted(known))
         mtimes = self._mtimes() if listing is None else self._fingerprints(listing)
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
         # A deletion can begin after the listing. An unchanged folder still had all its objects when it was listed.
-        if changed and (hidden := bucket_moves.hidden_folders(store)):
+        if changed and named is None and (hidden := bucket_moves.hidden_folders(store)):
             mtimes = {folder: found for folder, found in mtimes.items() if folder not in hidden}
             changed = [folder for folder in changed if folder not in hidden]
         if len(changed) > self.scan_limit:
@@ -159,10 +168,36 @@ class Catalogue(CatalogueReader):
             self._store(scans, now)
         deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
         trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
+        scan = (now, *trusted, len(mtimes)) if named is None else None
         has_unused_parts = bool(deleted) or not known.keys().isdisjoint(changed)
         if changed or deleted or len(mtimes) > self.scan_limit:
-            self._finish(deleted, (now, *trusted, len(mtimes)), has_unused_parts=has_unused_parts)
+            self._finish(deleted, scan, has_unused_parts=has_unused_parts)
         self.as_of, self.is_current = now, True
+
+    def _named_folders(self, ids: Collection[str] | None) -> list[str] | None:
+        """Return the folders of a few experiments in a bucket. None if it is faster or necessary to list all."""
+        store = self.repository.store
+        if ids is None or store.supports_mtime or store.supports_folder_move or len(ids) > _MAX_NAMED:
+            return None
+        try:
+            return sorted({folder for one in ids for folder in layout.possible_folders(one)})
+        except ExperimentIdError:
+            return None
+
+    def _known_rows(self, named: list[str] | None) -> dict[str, tuple[Any, ...]]:
+        """Return the mtimes and the time of the scan of all rows, or of those of the named folders, by folder."""
+        sql = "SELECT folder, raw, aggregated, tags, scanned FROM rows"
+        if named is None:
+            return {row[0]: row[1:] for row in self._database.execute(sql)}
+        found = (self._database.execute(f"{sql} WHERE folder = ?", (folder,)).fetchone() for folder in named)
+        return {row[0]: row[1:] for row in found if row is not None}
+
+    def _bucket_listing(self, named: list[str] | None, known: list[str]) -> BucketListing | None:
+        """Return the objects of the named experiments, or of all; None in a store with mtimes."""
+        store = self.repository.store
+        if named is not None:
+            return bucket_versions.list_named(store, named)
+        return None if store.supports_mtime else bucket_versions.list_bucket(store, known)
 
     def update(self, folders: Sequence[str]) -> None:
         """Write the rows of experiments that have changed. Other rows do not change."""
@@ -215,9 +250,9 @@ class Catalogue(CatalogueReader):
         return zlib.crc32(repr((values, tags)).encode())
 
     def _finish(
-        self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...], *, has_unused_parts: bool
+        self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...] | None, *, has_unused_parts: bool
     ) -> None:
-        """Delete the rows of deleted experiments, and store the scan unless the file contains a later scan."""
+        """Delete the rows of deleted experiments, and store the scan of all unless the file contains a later scan."""
         with writing(self._database):
             for table in ("experiments", "tags", "details"):
                 self._database.executemany(
@@ -227,12 +262,13 @@ class Catalogue(CatalogueReader):
             self._database.executemany("DELETE FROM rows WHERE folder = ? AND scanned < ?", deleted)
             if has_unused_parts:
                 config_index.remove_unused_parts(self._database)
-            self._database.execute(
-                "INSERT INTO scans VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET scanned = excluded.scanned, "
-                "raw = excluded.raw, aggregated = excluded.aggregated, tags = excluded.tags, number = excluded.number "
-                "WHERE excluded.scanned >= scanned",
-                scan,
-            )
+            if scan is not None:
+                self._database.execute(
+                    "INSERT INTO scans VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET scanned = excluded.scanned, "
+                    "raw = excluded.raw, aggregated = excluded.aggregated, tags = excluded.tags, "
+                    "number = excluded.number WHERE excluded.scanned >= scanned",
+                    scan,
+                )
 
     def _expire_future_scans(self) -> None:
         """Mark scans with a time after now as outdated. They were stored before the clock was set back."""
@@ -372,6 +408,7 @@ def query_catalogue(
     *,
     full: bool = False,
     rehash: bool = False,
+    ids: Collection[str] | None = None,
     warn: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[str], None] = lambda _: None,
     scan_limit: int = SCAN_LIMIT,
@@ -387,6 +424,7 @@ def query_catalogue(
         read: Function that queries the catalogue and returns the answer.
         full: Compare the mtimes of all experiments.
         rehash: Read all experiments.
+        ids: See `Catalogue.refresh`: ids or folder names of the only experiments that `read` uses.
         warn: Function that is called with a message if the catalogue file cannot be used.
         on_progress: Function that is called with a message before long work.
         scan_limit: See `Catalogue`.
@@ -405,7 +443,7 @@ def query_catalogue(
         try:
             with closing(Catalogue(repository, path, scan_limit=scan_limit, busy_sec=busy_sec)) as catalogue:
                 catalogue.require_intact()
-                catalogue.refresh(full=full, rehash=rehash, on_progress=on_progress)
+                catalogue.refresh(full=full, rehash=rehash, ids=ids, on_progress=on_progress)
                 with catalogue.snapshot():
                     return read(catalogue)
         except LLMEnergyMeasureError:

@@ -112,10 +112,17 @@ SEPARATOR = ", "
 
 
 class Clause(NamedTuple):
-    """An SQL expression, which can call `FUNCTIONS`, and the values of its parameters in order."""
+    """An SQL expression.
+
+    Attributes:
+        sql: The expression. It can call `FUNCTIONS`.
+        values: The values of its parameters, in order.
+        ids: The only experiment ids that a condition can match. None means any id.
+    """
 
     sql: str
     values: tuple[object, ...]
+    ids: frozenset[str] | None = None
 
 
 class _Token(NamedTuple):
@@ -140,7 +147,7 @@ def where_clause(
 
     Example:
         >>> where_clause("energy_j > 1e3 or verdict = failed", {"total_energy_j": "number", "verdict": "text"})
-        Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'failed'))
+        Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'failed'), ids=None)
     """
     return _Parser(text, columns, keys, aliases).parse()
 
@@ -402,7 +409,8 @@ class _Parser:
         if column.values and (number := _number(text)) is not None:
             return _of_tag(column, sign, text, number)
         value = self._value(column.sql, kind, text)
-        return Clause(f"{column.sql} {_COMPARISONS[sign]} ?", (*column.values, value))
+        ids = frozenset([text]) if column.sql == "experiment_id" and sign == "=" else None
+        return Clause(f"{column.sql} {_COMPARISONS[sign]} ?", (*column.values, value), ids)
 
     def _value(self, column: str, kind: str, text: str) -> object:
         if kind in ("text", "texts"):
@@ -460,7 +468,11 @@ def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
         return clauses[0]
     half = (len(clauses) + 1) // 2
     left, right = _balanced(word, clauses[:half]), _balanced(word, clauses[half:])
-    return Clause(f"({left.sql} {word} {right.sql})", (*left.values, *right.values))
+    if left.ids is None or right.ids is None:
+        ids = (left.ids if right.ids is None else right.ids) if word == "AND" else None
+    else:
+        ids = left.ids & right.ids if word == "AND" else left.ids | right.ids
+    return Clause(f"({left.sql} {word} {right.sql})", (*left.values, *right.values), ids)
 
 
 def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:

@@ -19,6 +19,7 @@ from llm_energy_measure.catalogue.query import (
     where_clause,
 )
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, HIGH, LOW, PLAIN
+from llm_energy_measure.exceptions import ConfigurationError
 
 
 class Query(Struct, frozen=True, kw_only=True):
@@ -55,6 +56,16 @@ class Query(Struct, frozen=True, kw_only=True):
             clauses.append(contains_clause(Clause("model_name", ()), self.model))
         sql = " AND ".join(clause.sql for clause in clauses) or "1"
         return Clause(sql, tuple(value for clause in clauses for value in clause.values))
+
+    def ids(self) -> frozenset[str] | None:
+        """Return the only ids that can match, if `where` names them. None means any id.
+
+        A name of a configuration key can be ambiguous. So a condition on a key needs the keys of all experiments.
+        """
+        try:
+            return None if self.where is None else where_clause(self.where, COLUMNS, tuple, self._aliases()).ids
+        except ConfigurationError:  # a key, or a wrong condition: the query reports it
+            return None
 
     def clause(self, keys: Keys | None = None) -> Clause:
         """Return the complete SQL condition. For `keys`, see `where_clause`."""

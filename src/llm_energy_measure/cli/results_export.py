@@ -236,7 +236,7 @@ def _catalogued_table(repository: FileSystemRepository, names: Sequence[str] | N
     except LLMEnergyMeasureError:  # `_loaded_table` reports the invalid id
         return _loaded_table(repository, names or ())
     exported = query_catalogue(
-        repository, lambda catalogue: list(catalogue.exported(folders)), full=True, warn=terminal.warn
+        repository, lambda catalogue: list(catalogue.exported(folders)), full=True, ids=folders, warn=terminal.warn
     )
     is_complete = names is None or len(exported) == len(names)
     if not is_complete or any(one.values is None for one in exported):

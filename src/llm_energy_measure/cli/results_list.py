@@ -185,8 +185,11 @@ def list_results(
             groups=len(groups) if grouped else None,
         )
 
+    # The number of pending experiments, and the name of a key of any configuration, need all experiments.
+    names = [*columns, *shown_columns, order or ""]
+    needed = query.ids() if with_pending and not any(map(is_config, names)) else None
     listing = query_catalogue(
-        repository, read, full=refresh, rehash=rehash, warn=terminal.warn, on_progress=terminal.info
+        repository, read, full=refresh, rehash=rehash, ids=needed, warn=terminal.warn, on_progress=terminal.info
     )
     _warn_about_problems(listing)
     if shown is not None:

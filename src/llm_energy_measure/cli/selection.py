@@ -74,7 +74,7 @@ def selected(
         names |= dict.fromkeys(sorted(matching, key=natural_key))
     if where is None:
         return list(names)
-    matching = _matching(repository, where, with_pending=with_pending)
+    matching = _matching(repository, where, list(names), with_pending=with_pending)
     if words:
         folders = {repository.folder_of(name): name for name in names}
         matching = [folders[folder] for name in matching if (folder := repository.folder_of(name)) in folders]
@@ -84,14 +84,22 @@ def selected(
     return matching
 
 
-def _matching(repository: FileSystemRepository, where: str, *, with_pending: bool) -> list[str]:
-    """Return the ids that match a condition, in natural order."""
+def _matching(repository: FileSystemRepository, where: str, names: Sequence[str], *, with_pending: bool) -> list[str]:
+    """Return the ids that match a condition, in natural order; `names` are the only ids that the caller uses, if any.
+
+    In a bucket, other experiments may be missing.
+    """
     # Commands without --where do not need these imports.
     from llm_energy_measure.catalogue.index import query_catalogue
     from llm_energy_measure.catalogue.selection import Query
 
     query = Query(where=where, with_pending=with_pending)
-    rows = query_catalogue(repository, lambda catalogue: catalogue.values(query, ["id"]), full=True, warn=terminal.warn)
+    ids = query.ids()
+    if ids is None:
+        ids = Query(where=condition_of(names, where)).ids()
+    rows = query_catalogue(
+        repository, lambda catalogue: catalogue.values(query, ["id"]), full=True, ids=ids, warn=terminal.warn
+    )
     return [name for [name] in rows]
 
 

@@ -113,7 +113,10 @@ def read_results(
             catalogue.values(query, ids) if columns else [],
         )
 
-    found, groups, pending, rows = query_catalogue(repository, read, full=True, warn=warn, on_progress=on_progress)
+    needed = query.ids() if not columns else None  # the name of a column can be that of a key of any configuration
+    found, groups, pending, rows = query_catalogue(
+        repository, read, full=True, ids=needed, warn=warn, on_progress=on_progress
+    )
     return Results(
         repository=repository,
         where=where,
