@@ -45,6 +45,7 @@ _COMMANDS = (
     ("ollama", ("ollama", "serve")),
 )
 
+_REMOVED = "(removed)"
 # The value of a setting is removed if its name matches. `max-num-batched-tokens` and `tokenizer` are no secrets.
 _SECRET = re.compile(r"api[-_]?key|password|secret|token$", re.IGNORECASE)
 
@@ -72,17 +73,25 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     while place < len(words) and len(found) < _MAX_SETTINGS:
         word = words[place]
         place += 1
-        if not word.startswith("-") or word == "-" or _is_number(word):
+        if not _is_option(word) or word == "-":
             arguments = found.get("arguments")
             found["arguments"] = word if arguments is None else f"{arguments} {word}"
             continue
         key, equals, value = word.lstrip("-").partition("=")
         if not equals:
-            follows = place < len(words) and (not words[place].startswith("-") or _is_number(words[place]))
+            follows = place < len(words) and not _is_option(words[place])
             value = words[place] if follows else _TRUE
             place += follows
-        found[key] = "(removed)" if _SECRET.search(key) else value[:_MAX_TEXT]
+        found[key] = value[:_MAX_TEXT]
+        if _SECRET.search(key):
+            found[key] = _REMOVED
+            while place < len(words) and not _is_option(words[place]):
+                place += 1  # vLLM takes several keys: --api-key K1 K2
     return found
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and not _is_number(word)
 
 
 def _is_number(word: str) -> bool:
@@ -110,7 +119,7 @@ def engine_of_object(engine: object) -> EngineConfig:
     for key, value in _flat(engine, "", 0):
         if len(settings) >= _MAX_SETTINGS:
             break
-        settings[key] = "(removed)" if _SECRET.search(key) else value
+        settings[key] = _REMOVED if value is not None and _SECRET.search(key) else value
     return EngineConfig(name, settings)
 
 

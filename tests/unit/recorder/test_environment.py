@@ -138,6 +138,13 @@ def test_values_of_secret_settings_are_removed(name: str) -> None:
     assert engine_of_object({"model": {name: "x3"}}).settings == {f"model.{name}": "(removed)"}
 
 
+def test_all_values_of_a_secret_setting_are_removed() -> None:
+    found = engine_of_command(["vllm", "serve", "m", "--api-key", "k1", "k2", "--seed", "-1"])
+    assert found is not None
+    assert found.settings == {"arguments": "m", "api-key": "(removed)", "seed": "-1"}
+    assert engine_of_object({"hf_token": None}).settings == {"hf_token": None}
+
+
 @pytest.mark.parametrize("name", ["max-num-batched-tokens", "tokenizer", "tokenizer-mode", "max_total_tokens"])
 def test_settings_about_tokens_are_no_secrets(name: str) -> None:
     found = engine_of_command(["vllm", "serve", f"--{name}", "8192"])
