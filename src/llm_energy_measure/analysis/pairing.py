@@ -64,8 +64,8 @@ class Pairing(Struct, frozen=True):
         pairs: Configurations that both sides have.
         only_base: Facts of the configurations that only the base has.
         only_new: Facts of the configurations that only the candidate has.
-        differs: The values of each side, by the name of each fact that does not separate the pairs: the sides have no
-            value in common, or the fact is in `vary`.
+        differs: The values of each side, by the name of each fact that does not separate the pairs. The sides have no
+            common value of this fact, or the fact is in `vary`.
         left_out: Runs that are excluded, or that are copies of other runs.
     """
 

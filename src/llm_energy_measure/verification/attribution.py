@@ -3,8 +3,9 @@
 1. Each process has readings: one for each GPU sensor, and one for each other component (`readings.py`).
 2. The processes are divided into hosts. If the records don't show the hosts, several divisions are possible
    (`hosts.py`).
-3. For each division and host, the readings have explanations: the hardware that they can cover, given their scope, the
-   identity of GPUs, their windows, and the power that the boards can draw (`explanations.py`, `overlap.py`).
+3. For each division and host, the readings have explanations: the hardware that they can cover. The explanations
+   follow from the scopes, the identity of GPUs, the windows, and the power that the boards can draw
+   (`explanations.py`, `overlap.py`).
 4. The bounds are the least and the greatest energy of the explanations that no fact contradicts. A single energy is
    given if one explanation remains, or if all explanations agree.
 

@@ -36,8 +36,8 @@ class _Excess(NamedTuple):
 def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
     """Check that no process implies or reports a power above the ceiling of its boards or of a host.
 
-    If the scope of the GPU energy is unknown, a power above the ceiling of the named boards is a warning, because the
-    process may have read more boards.
+    If the scope of the GPU energy or the number of boards is unknown, the process may have read more boards than it
+    names. A power above the ceiling of the named boards is then a warning.
     """
     code = "plausibility.impossible_power"
     has_powers = False

@@ -53,8 +53,8 @@ class SharedEnergy(Struct, kw_only=True):
         others: Ids of the other experiments, sorted.
         common_sec: Longest time in which another experiment also read one sensor of this experiment, in seconds.
         common_j: Energy of the shared sensors in their common times, in joules. Other experiments count it too.
-        equal_j: Part of this experiment in the energy of the shared sensors, in joules, if the experiments that read
-            a sensor at one instant share its power equally.
+        equal_j: Part of this experiment in the energy of the shared sensors, in joules. At each instant, the
+            experiments that read a sensor share its power equally.
         least_j: Like `equal_j`, without the idle energy; None if the idle power is unknown.
         all_j: Energy of the shared sensors, in joules.
     """

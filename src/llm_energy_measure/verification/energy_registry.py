@@ -20,19 +20,21 @@ ENERGY_CHECKS: dict[str, Check] = {
     "energy.exceeds_devices": Check(
         "A process implies more GPU power than the boards that it read can draw.",
         "Divides GPU energy / energy window of each process by a power limit: the limit of the GPUs that it read "
-        "(scopes `device` and `process`), or of all stated boards of its host (other scopes). Fails if a sensor noise "
-        "of 10 % does not explain the greatest ratio (above 1.31 for one process, above 1.37 for 8, at most 1.5) or "
-        "the mean ratio of several processes (above 1.2; above 1.22 for two). Also fails if the shares of processes "
-        "(scope `process`) together are above the limit of their board, and noise does not explain the excess. "
-        "`effect_j` is the energy above limit x window; it is a lower bound.",
+        "(scopes `device` and `process`), or of all stated boards of its host (other scopes). Fails if a sensor "
+        "noise of 10 % does not explain the greatest ratio or the mean ratio of several processes. The greatest "
+        "ratio fails above 1.31 for one process, above 1.37 for 8, and always above 1.5. The mean ratio fails above "
+        "1.2, for two processes above 1.22. Also fails if the shares of processes (scope `process`) together are "
+        "above the limit of their board, and noise does not explain the excess. `effect_j` is the energy above "
+        "limit x window; it is a lower bound.",
         "Check the scope and the unit of the energy. Either the reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
     ),
     "attribution.repeated_gpu": Check(
         "Several processes measured the same GPU at the same time.",
-        "Fails if readings of scope `device` overlap in time on one GPU UUID, or on one index of a known host, and the "
-        "energy of the GPU is less than 0.98 times the sum of the readings. Readings of one index that differ by more "
-        "than 25 % do not count as one GPU, because some tools number the GPUs of each process from 0.",
+        "Compares readings of scope `device` that overlap in time on one GPU UUID, or on one index of a known host. "
+        "Fails if the energy of the GPU is less than 0.98 times the sum of the readings. Readings of one index that "
+        "differ by more than 25 % do not count as one GPU, because some tools number the GPUs of each process from "
+        "0.",
         "Use the attributed energy. If the tool divided the energy of the GPU between the processes, record the scope "
         "`process`.",
         "NVML counts energy per device, not per process (`nvmlDeviceGetTotalEnergyConsumption`).",

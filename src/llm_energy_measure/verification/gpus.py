@@ -70,9 +70,9 @@ class Gpu(Struct, frozen=True, gc=False):
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
     """Return the GPUs that a process measured: the listed devices, else the GPU of the record.
 
-    If no listed device has an index, a UUID or an energy, the devices are the boards of the host, and not the GPUs that
-    the process measured. With the scope `host`, devices with an energy but without index and UUID are also the boards
-    of the host. With the scope `device`, listed devices are always those that the process measured.
+    If no listed device has an index, a UUID or an energy, the devices are the boards of the host. They are then not the
+    GPUs that the process measured. With the scope `host`, devices with an energy but without index and UUID are also
+    the boards of the host. With the scope `device`, listed devices are always those that the process measured.
     """
     devices = record.energy_metrics.devices
     if devices and not _are_of_host(record, devices):
@@ -149,9 +149,9 @@ class StatedBoards(Struct, frozen=True, gc=False):
 def host_boards(record: RawProcessResult) -> StatedBoards | None:
     """Return all boards of the host of a process; None if the record doesn't state them.
 
-    A record states all boards by a name such as `4 x A40`, or by listed devices without index and UUID if the tool is
-    documented to list all boards of the host. The name `1 x A40` states only the board that the process used, and not
-    the number of boards of the host.
+    A record states all boards by a name such as `4 x A40`. A record also states them by listed devices without index
+    and UUID, if the tool is documented to list all boards of the host. The name `1 x A40` states only the board that
+    the process used, and not the number of boards of the host.
     """
     devices = record.energy_metrics.devices
     tool = tool_scope(record.origin)

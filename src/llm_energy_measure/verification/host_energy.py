@@ -50,8 +50,8 @@ class HostEnergy(Struct, kw_only=True):
         open_parts: Processes that read parts of boards, if no record identifies the boards.
         mixed_names: Processes that name their GPUs in different ways: by UUID, and by index only.
         open_windows: Processes whose windows don't show how much energy several readings contain.
-        near_limit: Power of the readings and limit of the boards, in watts, if the power is above the limit and sensor
-            error can explain this; else None.
+        near_limit: Power of the readings and limit of the boards, in watts. None unless the power is above the limit
+            and sensor error can explain the excess.
         excessive_shares: Processes whose shares are more than their board can draw, with the power, the limit, and
             whether only an index identifies the board.
         module_j: Energy of CPUs and memory that the sensor of a module may have counted too, in joules.

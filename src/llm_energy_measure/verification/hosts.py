@@ -83,8 +83,8 @@ def _certain(groups: Sequence[tuple[int, ...]]) -> Division:
 def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]], list[bool]]:
     """Return groups of processes that share a host, and whether the host of each group is known.
 
-    Only facts of one kind show that hosts differ: a group with only a boot id can be on the same host as a group with
-    only a hostname.
+    Only facts of one kind show that hosts differ. A group with only a boot id, for example, can be on the same host as
+    a group with only a hostname.
     """
     names = {record.host for record in records}
     boots = {boot_of(record) for record in records}

@@ -141,7 +141,7 @@ def _estimate(
     """Return an estimate within the bounds, in joules; None if the windows don't allow one.
 
     If some windows nearly cover the union, their mean power is extended to the union. Otherwise, the power at each
-    instant is the mean power of the windows that contain the instant, and the estimate has to be near both bounds.
+    instant is the mean power of the windows that contain the instant. This estimate has to be near both bounds.
     """
     union = max(end for _, end in spans) - min(start for start, _ in spans)
     whole = [
@@ -243,8 +243,8 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     is the sum if the processes did not run together.
 
     If the processes ran together, each other reading adds at most half of its energy. If they also started together,
-    the longest window contains the others, so the estimate is the lower bound. If they did not start together and the
-    windows can be much shorter than the runs, the windows can be separate, and the upper bound is the sum.
+    the longest window contains the others, so the estimate is the lower bound. If they did not start together, windows
+    that are much shorter than the runs can be separate. The upper bound is then the sum.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]

@@ -143,8 +143,8 @@ def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoard
     """Check that each process implies no more GPU power than the boards that it read can draw.
 
     Args:
-        readers: Processes with GPU energy, the scope of this energy (None if unknown), and the boards of the host
-            (needed for the scope `host` and for unknown scopes).
+        readers: Each process with GPU energy, the scope of this energy (None if unknown), and the boards of the host.
+            The boards are needed for the scope `host` and for unknown scopes.
     """
     code = "energy.exceeds_devices"
     reasons: list[str] = []

@@ -33,8 +33,8 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
         gpu_scope: Scope of the GPU energy; see `gpus.gpu_scope`.
         run: Start and end of the run; None unless both are known and can be compared.
         window_sec: Length of the energy window, in seconds; None if it is not recorded.
-        length_sec: Length of an energy window with start and end, or else the longest time that is known of the
-            process, in seconds; None if no time is known.
+        length_sec: Length of an energy window with start and end, in seconds. Else the longest known time of the
+            process; None if no time is known.
         gpu_w: GPU energy divided by `length_sec`, in watts; None if one of the two is unknown or 0.
         span: Start and end of the energy window, or else of the run, which contains the window; None if unknown.
         knows_window: Whether `span` is the energy window.
@@ -112,8 +112,8 @@ def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
 def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
     """Return the host names, completed with a fact such as the boot id.
 
-    A process without a host name gets the name of the host with the same fact. If each named host has a fact, and all
-    these facts differ from the fact of the process, the fact of the process becomes the name of its host.
+    A process without a host name gets the name of the host with the same fact. If no host has this fact, although
+    each named host has a fact, the fact of the process becomes the name of its host.
     """
     known: dict[str | None, str] = {
         fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None

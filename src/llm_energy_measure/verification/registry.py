@@ -187,11 +187,11 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.power_above_limit": Check(
         "A reported power is above what the board can draw.",
-        "Fails if `gpu_power_w` is above 1.05 times the sum of the power limits of the boards. These are the boards of "
-        "the host if the scope is `host`, or if the scope is unknown and the record states the boards of the host; "
-        "else those of the process. Not checked if a limit is unknown. A failure is a warning in three cases: the "
-        "scope is unknown, the power is at most 1.2 times the limit, or a sensor noise of 10 % explains the powers of "
-        "all processes (as for `energy.exceeds_devices`).",
+        "Fails if `gpu_power_w` is above 1.05 times the sum of the power limits of the boards. For the scope "
+        "`host`, these are the boards of the host; for other scopes, those of the process. An unknown scope counts "
+        "as `host` if the record states the boards of the host. Not checked if a limit is unknown. A failure is a "
+        "warning in three cases: the scope is unknown, the power is at most 1.2 times the limit, or sensor noise "
+        "explains the powers of all processes. The noise is 10 %, as for `energy.exceeds_devices`.",
         "Use energy / window as the power. `gpu_power_w` is one sample, and the sensor can overshoot.",
         "NVML, as for `energy.over_counted`.",
         "`v2` batch_32: 329 W on a board of 250 W.",
@@ -201,9 +201,9 @@ CHECKS: dict[str, Check] = {
         "Fails if a reported power, or energy / window (else energy / longest known time), is above 3 kW per GPU or "
         "above 50 kW per host. CPU power and total energy are compared with 50 kW. GPU power and GPU energy are "
         "compared with 3 kW per board that the process can have read, or with 50 kW if this number of boards is "
-        "unknown. If the scope or the number of boards of the process is unknown, and the record does not state the "
-        "boards of the host, a power above 3 kW per board that the process names is a warning. Energies of listed "
-        "devices are compared one by one.",
+        "unknown. A power above 3 kW per board that the process names is a warning if the scope or the number of "
+        "boards is unknown. This exception does not apply if the record states the boards of the host. Energies of "
+        "listed devices are compared one by one.",
         "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
         "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "
         "(NVIDIA's data sheet), a Cerebras CS-2 23 kW.",
@@ -242,15 +242,15 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.tokens": Check(
         "Token counts contradict each other.",
-        "Fails if input + output is above the total, if the requests have more output tokens than `output_tokens`, or "
-        "if there are more times to first token than requests.",
+        "Fails if input + output is above the total, or if the requests have more output tokens than "
+        "`output_tokens`. Also fails if there are more times to first token than requests.",
         "Correct the counts.",
     ),
     "plausibility.missing_gpu_energy": Check(
         "A process has no GPU energy although other processes of the experiment have GPU energy.",
         "Fails if the GPU energy is null or 0, and other processes have GPU energy. Passes if a process of the same "
-        "host read the whole host, if another process read the sensors of this process, or if this process names no "
-        "GPU or has no total energy.",
+        "host read the whole host, or if another process read the sensors of this process. Also passes if this "
+        "process names no GPU or has no total energy.",
         "Treat the sum as a lower bound, because a GPU is missing.",
         severity="warning",
     ),
@@ -304,9 +304,10 @@ CHECKS: dict[str, Check] = {
     ),
     "counter.mismatch": Check(
         "The energy of a component is not the sum of its sensors.",
-        "Fails if GPU, CPU or memory energy differs by more than 1 % from the sum over the sensors of the component, "
-        "and also from the sum over the sensors of each single source. A sensor without energy "
-        "counts with the increase of its counter. Not checked if a sensor failed, or if another process read it.",
+        "Compares GPU, CPU and memory energy with the sum over all sensors of the component, and with the sum over "
+        "the sensors of each source. Fails if the energy differs from all these sums by more than 1 %. A sensor "
+        "without energy counts with the increase of its counter. Not checked if a sensor failed, or if another "
+        "process read it.",
         "Use the sensor readings.",
     ),
     "likeness.model": Check(
@@ -382,10 +383,11 @@ CHECKS: dict[str, Check] = {
     ),
     "device.throttled": Check(
         "A GPU was slowed down by heat, by its power supply or by its power limit.",
-        "Fails if a throttle reason `hw_slowdown`, `hw_thermal_slowdown`, `hw_power_brake` or `sw_thermal_slowdown` is "
-        "in the samples of the GPU (`record --samples`), or in its state at the start or the end. If the only reasons "
-        "are `sw_power_cap` (the GPU draws its power limit) and `throttled` (AMD SMI gives no reason), the severity is "
-        "`info`. Without the state of any GPU, there is no finding.",
+        "Reads the throttle reasons in the samples of the GPU (`record --samples`); without samples, in its state "
+        "at the start and the end. Fails if one of them is `hw_slowdown`, `hw_thermal_slowdown`, `hw_power_brake` or "
+        "`sw_thermal_slowdown`. If the only reasons are `sw_power_cap` (the GPU draws its power limit) and "
+        "`throttled` (AMD SMI gives no reason), the severity is `info`. Without the state of any GPU, there is no "
+        "finding.",
         "Improve the cooling or the power supply, wait until the GPU is cool, and measure again. Compare only runs "
         "with the same throttle reasons.",
         "NVML API reference: nvmlClocksEventReasons. AMD SMI Python API: amdsmi_get_violation_status.",
@@ -393,8 +395,9 @@ CHECKS: dict[str, Check] = {
     ),
     "device.drift": Check(
         "The clock or the power limit of a GPU changed during the run.",
-        "Fails if the mean clocks of the first and the last quarter differ by more than 5 % (`record --samples`, "
-        "without the samples of an idle GPU), or if the power limits at the start and at the end differ.",
+        "Fails if the mean clocks of the first and the last quarter of the samples differ by more than 5 %. The "
+        "samples (`record --samples`) of an idle GPU are left out. Also fails if the power limits at the start and "
+        "at the end differ.",
         "Warm the GPU up before the measurement, set the power limit before the run, and measure longer.",
         severity="warning",
     ),
@@ -454,9 +457,9 @@ CHECKS: dict[str, Check] = {
     ),
     "sources.embedded": Check(
         "The aggregate does not contain an exact copy of a raw file.",
-        "Fails if a value of an unchanged raw file differs from the copy in the aggregate, or if the number of "
-        "processes in the aggregate differs from the number of its source files. Each of the first 20 "
-        "differences has a separate finding.",
+        "Fails if a value of an unchanged raw file differs from the copy in the aggregate. Also fails if the "
+        "aggregate has more or fewer processes than source files. Each of the first 20 differences has a separate "
+        "finding.",
         "Recompute the aggregate with `llm-energy-measure aggregate --force`, because it was edited.",
     ),
     "aggregate.altered": Check(

@@ -67,7 +67,7 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: Id or folder name of the experiment, as the caller passed it.
         result: `aggregated`; `current` or `external` (of another tool) if the aggregate is not changed; `failed`; or
-            `interrupted` if a scan finds a manifest and no result, because processes were killed or have not ended.
+            `interrupted` if a scan finds a manifest and no result. The processes were then killed, or have not ended.
         aggregated: The aggregate. None if there is none, or if timestamps show that the experiment has not changed.
         unreadable: The unreadable raw files.
         error: Why the aggregation failed.
@@ -143,8 +143,8 @@ def aggregate_all(
         force: Aggregate also experiments whose aggregate is current or external.
         rehash: Read all raw files, to find files that were edited in place.
         jobs: Number of processes, including this one; default 1. With an executor, the number of batches that run at
-            the same time. `auto` uses one process per processor after half a second of work. Worker processes import
-            the main script, which needs `if __name__ == "__main__":`.
+            the same time; default is the number of processors. `auto` uses one process per processor after half a
+            second of work. Worker processes import the main script, which needs `if __name__ == "__main__":`.
         executor: A `concurrent.futures.Executor` that runs the batches, such as one of Dask or MPI. All its workers
             must have access to the results directory.
         assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, the
@@ -249,7 +249,7 @@ def _aggregate_batch(
             if summary is not None and summary.is_lower_bound is not False:
                 lower_bounds.add(aggregated_key(repository.folder_of(summary.experiment_id)))
             elif is_scan and outcome.result == "current":
-                # At this time, the digests of the raw files were equal to those in the aggregate.
+                # The raw files, read after the time `mtime_ns`, have the digests in the aggregate.
                 mark = partial(mark_up_to_date, raw, aggregated, item, mtime_ns)
                 if repository.store.supports_mtime:
                     mark()  # not later, when another process may have replaced the aggregate

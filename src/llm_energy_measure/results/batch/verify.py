@@ -129,9 +129,9 @@ def verify_all(
 ) -> Iterator[VerifiedExperiment]:
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
-    All experiments are read before the first verdict, because two findings need a comparison of experiments: an energy
-    that grows with the number of processes, and a sensor that two experiments read at the same time. No file is
-    written.
+    All experiments are read before the first verdict, because two findings need a comparison of experiments. These
+    findings are an energy that grows with the number of processes, and a sensor that two experiments read at the same
+    time. No file is written.
 
     Args:
         repository: The results directory.

@@ -70,7 +70,8 @@ def remove_deleted(store: Store, folder: str, others: list[str]) -> None:
     Args:
         store: The store.
         folder: Folder name of the experiment.
-        others: Keys of the aggregate, the tags and the archived attempts. The key of a folder ends with a slash.
+        others: Keys of all other files of the experiment, such as aggregates and tags, and of its archived attempts.
+            The key of a folder ends with a slash.
     """
     store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
     for key in others:

@@ -66,7 +66,7 @@ def require_unused(store: Store, folder: str) -> None:
 
 
 def finish(store: Store, folder: str) -> bool:
-    """Finish an interrupted deletion, or in a bucket an interrupted archiving. Return False if there is none."""
+    """Finish an interrupted deletion; in a bucket, also an interrupted archiving. Return False if there is none."""
     is_archived = not store.supports_folder_move and bucket_moves.finish_archive(store, folder)
     if not _has_marker(store, folder):
         return is_archived

@@ -218,7 +218,7 @@ def manifest_key(folder: str) -> str:
 
 
 def earlier_attempt_folder(folder: str, attempt: int) -> str:
-    """Return the key prefix of an archived attempt. It can't be the folder of an experiment."""
+    """Return the key prefix of an archived attempt. No experiment can have a folder with this name."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}attempt-{attempt}"
 
 
@@ -239,7 +239,7 @@ def earlier_attempt_of(name: str) -> tuple[str, int] | None:
 
 
 def deleted_folder(folder: str) -> str:
-    """Return the key prefix of a deleted experiment until its files are removed. It can't be an experiment's folder."""
+    """Return the key prefix of a deleted experiment whose files still exist. No experiment has this folder name."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}deleted"
 
 

@@ -222,8 +222,8 @@ class RawFolder:
     def claim(self, manifest: Manifest) -> Manifest:
         """Return the manifest of the folder; create it if there is none.
 
-        The experiment of the first manifest becomes the owner. A manifest is created before every result, so that one
-        folder never contains results of two ids, even if the two ids have the same folder name.
+        The experiment of the first manifest becomes the owner. A manifest is created before every result. So
+        one folder never contains results of two ids, even if the two ids have the same folder name.
 
         Raises:
             ExperimentIdError: Another experiment owns the folder.
@@ -358,8 +358,8 @@ def bytes_of(store: Store, key: str) -> bytes | None:
 def keep_bytes(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path, bool]:
     """Store bytes under the first free number. Return the path, and False if a number already has the same bytes.
 
-    The values are read in the order of their numbers, up to the first missing number. Earlier releases stored such
-    files under names without `layout.KEPT_SUFFIX`.
+    The values are read in the order of their numbers, so that bytes are only written to the first missing number.
+    Earlier releases stored the files under names without `layout.KEPT_SUFFIX`.
     """
     for number in count(1):
         key = key_of(number)
