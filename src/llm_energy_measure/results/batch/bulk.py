@@ -267,10 +267,11 @@ def _aggregate_batch(
 
 
 def _listed_aggregates(store: Store, folders: list[str], *, is_scan: bool) -> dict[str, Entry]:
-    """Return the aggregates of experiments in a bucket by name; for a scan also the objects that show they are current.
+    """Return the aggregates of experiments in a bucket, by name. A scan also gets their proof objects.
 
-    A listing of all aggregates for each batch would take a time that grows with the square of their number. The folders
-    of a scan are sorted, so two ranges of names have little else.
+    With a listing of all aggregates for each batch, the time of a scan would grow with the square of their number. The
+    folders of a scan are sorted, so two ranges of names contain few other objects. `mark_up_to_date` creates the
+    proofs.
     """
     files = [f"{folder}.json" for folder in folders]
     if not is_scan:

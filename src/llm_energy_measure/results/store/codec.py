@@ -447,7 +447,7 @@ def _decode(
         raise _corrupt(kind, name, str(error)) from error
     record = _decode_text(record_type, cut, kind, name, migrations=migrations, check_keys=check_keys)
     if isinstance(record, RawProcessResult) and not cut.restore(record):
-        whole = SampleArrays(cut.original, {}, cut.original)  # a list is no list of samples
+        whole = SampleArrays(cut.original, {}, cut.original)  # a removed list has no latency samples
         return _decode_text(record_type, whole, kind, name, migrations=migrations, check_keys=check_keys)
     return record
 

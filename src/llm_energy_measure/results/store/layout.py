@@ -223,7 +223,7 @@ def earlier_attempt_folder(folder: str, attempt: int) -> str:
 
 
 def archives_of(folder: str) -> tuple[str, str]:
-    """Return the range of names in `raw/` that has all archived attempts of an experiment."""
+    """Return the range of names in `raw/` that contains all archived attempts of an experiment."""
     return names_with(f".{folder}{HIDDEN_MARK}attempt-")
 
 
@@ -276,7 +276,7 @@ def proof_name(folder: str, digest: str) -> str:
 
 
 def proofs_of(folder: str) -> tuple[str, str]:
-    """Return the range of names in `aggregated/` that has all these objects of an experiment."""
+    """Return the range of names in `aggregated/` that contains all names from `proof_name` of an experiment."""
     return names_with(proof_name(folder, ""))
 
 
@@ -327,7 +327,7 @@ def superseded_aggregate_key(folder: str, number: int) -> str:
 
 
 def superseded_aggregates_of(folder: str) -> tuple[str, str]:
-    """Return the range of names in `aggregated/` that has all replaced aggregates of an experiment."""
+    """Return the range of names in `aggregated/` that contains all replaced aggregates of an experiment."""
     return names_with(f"superseded-{folder}-")
 
 
