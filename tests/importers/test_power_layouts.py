@@ -95,6 +95,16 @@ def test_counter_of_amd_is_the_difference_of_its_values(tmp_path: Path) -> None:
     assert record.energy_metrics.total_energy_j == 3100.0
 
 
+def test_counter_that_falls_across_an_edge_of_the_window_is_unknown(tmp_path: Path) -> None:
+    values = (1000, 2000, 0, 1000, 2000)
+    rows = [f"2026-04-01T10:00:{second}0Z,0,{joules}" for second, joules in enumerate(values)]
+    (tmp_path / "energy.csv").write_text("\n".join(["timestamp,gpu,total_energy_consumption", *rows]))
+    for window, found in {("15", "40"): None, ("00", "15"): None, ("20", "40"): 2000.0, ("00", "10"): 1000.0}.items():
+        edges = tuple(f"2026-04-01T10:00:{second}Z" for second in window)
+        [record], [entry] = read_all(tmp_path / "energy.csv", window=edges)
+        assert (energies(record), entry.code) == ({0: found}, "whole" if found else "counter_fell")
+
+
 def test_telemetry_of_aiperf_counts_each_gpu_once(tmp_path: Path) -> None:
     [record], [entry] = read("aiperf_telemetry.jsonl")
     energy = record.energy_metrics

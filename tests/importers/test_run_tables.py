@@ -131,6 +131,15 @@ def test_counter_that_falls_is_unknown(tmp_path: Path) -> None:
     assert energy.is_lower_bound
 
 
+def test_counter_that_falls_across_an_edge_of_the_window_is_unknown(tmp_path: Path) -> None:
+    rows = [f"1000,{1_770_000_000_000 + 1000 * second},{joules}" for second, joules in enumerate((100, 200, 0, 100))]
+    (tmp_path / "log.csv").write_text("\n".join(["Delta,Time,PACKAGE_ENERGY (J)", *rows]))
+    for start, found in {"01.500": None, "02.000": 100.0}.items():
+        window = (f"2026-02-02T02:40:{start}+00:00", "2026-02-02T02:40:03+00:00")
+        [record], _ = read_all(tmp_path / "log.csv", window=window)
+        assert record.energy_metrics.cpu_energy_j == found
+
+
 def test_system_power_is_the_total(tmp_path: Path) -> None:
     rows = [f"1000,{1_770_000_000_000 + 1000 * second},50,30,20" for second in range(5)]
     path = tmp_path / "log.csv"

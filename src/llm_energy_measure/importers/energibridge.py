@@ -1,7 +1,7 @@
 """Import CSV logs of EnergiBridge: energy counters of the CPU, and power samples of GPUs, for one command.
 
-`PACKAGE` includes `PP0` and `PP1`, and `CPU` includes `COREi`, so these columns are not imported. `PACKAGE` covers only
-the CPU socket of core 0. The tool does not correct the wrap of a counter, so the energy of a counter that falls is
+`PP0` and `PP1` are parts of `PACKAGE`, and `COREi` are parts of `CPU`, so the parts are not imported. `PACKAGE` covers
+only the CPU socket of core 0. The tool does not correct the wrap of a counter, so the energy of a counter that falls is
 unknown.
 
 Source: EnergiBridge; `Delta` in ms, `Time` in ms since 1970, counters in J, powers in W or mW.
@@ -29,7 +29,14 @@ from llm_energy_measure.domain.metrics import (
     SensorReading,
     Timestamps,
 )
-from llm_energy_measure.domain.power_trace import PowerLog, PowerTrace, integrate, interpolate, mean_of_equal_times
+from llm_energy_measure.domain.power_trace import (
+    CounterTrace,
+    PowerLog,
+    PowerTrace,
+    integrate,
+    interpolate,
+    mean_of_equal_times,
+)
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
@@ -189,8 +196,11 @@ def _of_counter(
     inside = [
         value for time, value in zip(times, values, strict=True) if duration_sec is None or 0.0 <= time <= duration_sec
     ]
+    # The value at an edge of the window is interpolated from the values before and after this edge.
+    counter = CounterTrace(device=name, times=times, joules=values)
+    used = inside if duration_sec is None else counter.between(0.0, duration_sec).joules
     energy_j, problem = None, None
-    if any(later < earlier for earlier, later in itertools.pairwise(inside)):
+    if any(later < earlier for earlier, later in itertools.pairwise(used)):
         found = f"{name} fell within the run: its counter wrapped or was reset"
         notes.warn("counter_fell", f"{found}, so its energy is null", is_repair=True)
         problem = COUNTER_RESET

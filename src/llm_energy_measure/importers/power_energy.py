@@ -135,7 +135,9 @@ def _of_counter(counter: CounterTrace, window: Window | None) -> _Found:
     start, end = window or (counter.times[0], counter.times[-1])
     low, high = bisect.bisect_left(counter.times, start), bisect.bisect_right(counter.times, end)
     inside = counter.joules[low:high]
-    if any(later < earlier for earlier, later in itertools.pairwise(inside)):
+    # The value at an edge of the window is interpolated from the readings before and after this edge.
+    used = counter.between(start, end).joules
+    if any(later < earlier for earlier, later in itertools.pairwise(used)):
         return _Found(None, len(inside), (start, end), "measured", COUNTER_RESET)
     first, last = (interpolate(counter.times, counter.joules, edge) for edge in (start, end))
     return _Found(last - first, len(inside), (start, end), "measured")
