@@ -105,6 +105,12 @@ def test_counter_that_falls_across_an_edge_of_the_window_is_unknown(tmp_path: Pa
         assert (energies(record), entry.code) == ({0: found}, "whole" if found else "counter_fell")
 
 
+def test_window_that_ends_before_its_start_is_refused() -> None:
+    window = ("2026-04-01T10:01:00", "2026-04-01T10:00:00")
+    records, [entry] = read("dmon.txt", window=window)
+    assert (records, entry.code) == ([], "impossible_value")
+
+
 def test_telemetry_of_aiperf_counts_each_gpu_once(tmp_path: Path) -> None:
     [record], [entry] = read("aiperf_telemetry.jsonl")
     energy = record.energy_metrics

@@ -107,7 +107,8 @@ def with_equal_intervals(readings: Readings, name: str, low: float | None, high:
     counter is known.
 
     Raises:
-        RefusedInputError: There is neither a window nor a counter, or the log has a single sample.
+        RefusedInputError: There is neither a window nor a counter, the device has a single sample, or the window ends
+            before its start.
     """
     number = len(readings.moments)
     if low is None or high is None:
@@ -116,8 +117,10 @@ def with_equal_intervals(readings: Readings, name: str, low: float | None, high:
             advice = "pass --from and --to with the times of the first and the last row, or log the time (dmon -o DT)"
             raise RefusedInputError("missing_field", f"{found}; {advice}")
         low, high = 0.0, float(number - 1)
-    if number < 2 or high <= low:
+    if number < 2:
         raise RefusedInputError("no_measurement", f"GPU {name or '0'} has one sample; an energy needs two")
+    if high <= low:
+        raise RefusedInputError("impossible_value", "the window does not end after its start; correct --from and --to")
     step = high - low
     return msgspec.structs.replace(
         readings, moments=_column(low + step * index / (number - 1) for index in range(number))
@@ -184,7 +187,8 @@ def _relative(readings: Readings, name: str, origin: float) -> SampleColumn:
     """Return the times of a device in seconds since the origin.
 
     Raises:
-        RefusedInputError: No column names the GPU and many samples have the same time, or the clock went back.
+        RefusedInputError: The clock went back by more than `GAP_SEC`. Or no column names the GPU, and more than 10 % of
+            the samples have the time of another sample.
     """
     times = _column(round(moment - origin, _TIME_DECIMALS) for moment in readings.moments)
     if not name and _distinct(times) < 0.9 * len(times):
