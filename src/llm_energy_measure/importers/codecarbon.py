@@ -2,8 +2,8 @@
 
 A row has the energy since the start of its tracker. The rows of one run are therefore cumulative, and only the last
 row counts. Energies are in kWh. The timestamp is the end in local time, without a time zone. The CPU sensors cover the
-host, even in the tracking mode `process`. `reads_all_boards` shows which GPUs the GPU sensors cover. RAM energy is
-modelled, for the host or for the process. CPU energy is modelled if the CPU power is a constant.
+host, even in the tracking mode `process`. `reads_all_boards` returns whether the GPU sensors cover all GPUs. RAM energy
+is modelled, for the host or for the process. CPU energy is modelled if the CPU power is a constant.
 
 Source: CodeCarbon's file output, in the layouts of `codecarbon_rows.LAYOUTS`, versions 1.0 to 3.3.0.
 """
@@ -150,7 +150,10 @@ def _phase(task: str, energy: EnergyMetrics) -> Phase:
 
 
 def ungrouped_experiment_id(record: RawProcessResult) -> str | None:
-    """Return the experiment id that an import without grouping gives to the run; None for records of other tools."""
+    """Return the experiment id that an import without grouping gives to the run.
+
+    None for records of other tools, and for rows without a run id.
+    """
     if record.origin is None or record.origin.tool != TOOL:
         return None
     cells = {name: str(cell) for name, cell in record.effective_config.get(TOOL, {}).items()}
@@ -177,7 +180,7 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
 def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
     """Add notes about the other rows of the run: restarts, components that fell, and refused rows."""
     if part.number:
-        found = f"the energy decreased because the tracker restarted; part {part.number + 1} of the run"
+        found = f"the tracker started again with the same run id; part {part.number + 1} of the run"
         notes.repair("restart", f"{found} has {row.cells['energy_consumed']} kWh")
     for name, (line, before, after) in part.anomalies.fallen.items():
         found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
@@ -238,7 +241,7 @@ def _record(
 def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part | None, notes: Notes) -> EnergyMetrics:
     """Return the energy of a row in joules, with the scope of its sensors.
 
-    A component whose power and energy are both 0 was not measured, and its energy is None.
+    A component that was not measured is None: a GPU energy of 0, or a CPU or RAM energy of 0 without power.
     """
     tracking_mode = row.cells.get("tracking_mode")
     boards, board = parse_boards(row.cells.get("gpu_model"))

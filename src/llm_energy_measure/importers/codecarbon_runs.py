@@ -1,7 +1,7 @@
 """Find the row that counts for each run of a CodeCarbon file, and compute the experiment id of a row.
 
 The rows of a run are cumulative, so no component may fall. If one component falls while others rise, its counter
-wrapped or was reset. If the energy falls because the tracker started again, the run has several parts, and each part
+wrapped or was reset. If the tracker started again with the same run id, the run has several parts, and each part
 counts.
 """
 
@@ -129,7 +129,7 @@ class Runs:
         return self._machines.setdefault(cells, cells)
 
     def add(self, row: EmissionsRow) -> None:
-        """Add a row to its run. A row without a run id has no run and is not added."""
+        """Add a row to its run. A row without a run id is not added, because it counts on its own."""
         if row.is_refused:
             self._add_refused(row)
             return
@@ -213,9 +213,12 @@ def _is_before(one: datetime, other: datetime) -> bool:
 
 
 def _add_to_part(part: Part, reading: EnergyReading, *, has_tasks: bool) -> None:
-    """Add a row to its part. The row becomes the last row in time, or it is one of the anomalies."""
+    """Add a row to its part. The row becomes the last row in time, or is one of the anomalies.
+
+    A component that falls from one row to the next is an anomaly, too.
+    """
     last = part.last
-    # CodeCarbon restarts the duration of a run at each task, so in a file with tasks it does not show the order.
+    # CodeCarbon restarts the duration of a run at each task, so the duration gives no order in a file with tasks.
     growth_sec = 0.0
     if not has_tasks and last.duration_sec is not None and reading.duration_sec is not None:
         growth_sec = (reading.duration_sec - last.duration_sec) if _is_same_start(last, reading) else 0.0

@@ -52,7 +52,7 @@ CODES: dict[str, str] = {
     "total_from_components": "the total is missing or damaged; the sum of all components of the row replaces it",
     "partial_total": "the total is missing; the sum of the known components replaces it, and a component is unknown",
     "counter_fell": "the energy of a component fell within the run; the component is null and not in the total",
-    "restart": "the energy of the run decreased: the tracker restarted, and each part counts once",
+    "restart": "the tracker started again with the same run id; each part of the run is a record",
     "incomplete_run": "the run was interrupted; only the phases that it measured are imported",
     # refused
     "unknown_format": "no format recognises the content",
