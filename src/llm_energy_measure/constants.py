@@ -47,10 +47,12 @@ SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
 """File name of a replaced aggregate that earlier releases kept. `security` refuses ids with such a file name."""
 
 HIDDEN_MARK = "~"
-"""Part of the names of temporary, deleted and archived files. No name of a result contains this character."""
+"""Part of the names of temporary, deleted and archived files. No result has this character in its name, so readers skip
+these files.
+"""
 
 MAX_ID_LENGTH = 200
-"""Maximum length of an id. A file name has at most 255 bytes, also the longest: `superseded-<id>-<n>.json.kept`."""
+"""Maximum length of an id, so that the longest name, `superseded-<id>-<n>.json.kept`, has at most 255 bytes."""
 
 MAX_FILE_BYTES = 1024**3
 """Default maximum size of a result file in bytes, checked before reading. 10 million latency samples need 300 MB."""

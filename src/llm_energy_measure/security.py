@@ -17,7 +17,7 @@ _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 # Bytes of values that were decoded from JSON, measured with CPython 3.11: a dict with one entry, an empty list, a float
 # in a list, a short string, and an entry of a large dict with its key.
 _OBJECT_BYTES, _LIST_BYTES, _NUMBER_BYTES, _STRING_BYTES, _KEY_BYTES = 200, 88, 32, 56, 120
-# With these numbers, 1 MB of valid JSON counts as at most 77 MB (`{},` as 232 bytes), which is less than `free_bytes`.
+# The values in 1 MB of valid JSON count as at most 77 MB (each `{},` as 232 bytes), which is less than `free_bytes`.
 _NEVER_TOO_LARGE_BYTES = 1_000_000
 _LONG_STRING_BYTES = 2_500_000
 _KEY_SAMPLES, _KEY_SAMPLE_BYTES, _MIN_KEYS = 32, 8192, 1000
@@ -149,7 +149,7 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
 def require_bounded_json(
     text: bytes, *, file_bytes: int | None = None, number_count: int = 0, free_bytes: int = 100_000_000
 ) -> None:
-    """Check, without parsing, that the values of a JSON text need at most 3 times the file size plus 100 MB of memory.
+    """Check, without parsing, that the values of a JSON text need at most 3 times the file size plus `free_bytes`.
 
     A file of 60 MB can contain 20 million empty objects, which need 1.4 GB. Each value of a list or an object needs a
     comma or a bracket in the text. The function counts these characters, also in strings, so the counts are upper
@@ -193,7 +193,10 @@ def _has_long_string(text: bytes) -> bool:
 
 
 def _keys_differ(text: bytes) -> bool:
-    """Return True if more than half of the sampled keys of a text are different. A decoder stores equal keys once."""
+    """Return True if samples of a text have many keys, and more than half of them differ.
+
+    A decoder stores equal keys once.
+    """
     step = max(1, len(text) // _KEY_SAMPLES)
     keys = [key for start in range(0, len(text), step) for key in _KEY.findall(text[start : start + _KEY_SAMPLE_BYTES])]
     return len(keys) > _MIN_KEYS and 2 * len(set(keys)) > len(keys)

@@ -24,7 +24,7 @@ class _PandasBlocker:
 
 @contextlib.contextmanager
 def block_pandas() -> Iterator[None]:
-    """Make `import pandas` fail in the block. pyarrow imports pandas only to test whether a value is a DataFrame."""
+    """Make `import pandas` fail in the block. pyarrow imports pandas, for example to test if a value is a DataFrame."""
     blocker = _PandasBlocker()
     sys.meta_path.insert(0, blocker)
     try:

@@ -59,7 +59,7 @@ class Saver:
             yield pairs, new
 
     def _save_in(self, store: Store, pairs: list[Pair]) -> tuple[list[Pair], list[int], Saver]:
-        """Save the records of an experiment in a thread. Return them, the new process indices, and the saver."""
+        """Save the records of an experiment in a thread. Return `pairs`, the new process indices, and the saver."""
         saver = Saver(FileSystemRepository(self.repository.base_path, store=store), overwrite=self.overwrite)
         return pairs, saver.new_processes(pairs), saver
 
@@ -104,7 +104,10 @@ class Saver:
         return True
 
     def _is_stored(self, record: RawProcessResult) -> bool:
-        """Return True if the stored record has the same measurement. The source file may differ, because logs grow."""
+        """Return True if the stored record has the same measurement.
+
+        The source file may differ, because logs grow and are copied.
+        """
         if not self._has_process(record):
             return False
         stored = self._folder(record).read(record.process_index)
@@ -114,7 +117,7 @@ class Saver:
         )
 
     def _stored_alone(self, record: RawProcessResult) -> str | None:
-        """Return the id of the stored experiment that consists only of the same row. None if there is none."""
+        """Return the id of the experiment in which an earlier import stored the same row; None if there is none."""
         experiment_id = ungrouped_experiment_id(record)
         if experiment_id in (None, record.experiment_id) or record.origin is None:
             return None

@@ -234,7 +234,7 @@ def _raise_interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _interrupted(interrupt: BaseException) -> int:
-    """Print that a signal ended the command. Return 128 + its number, or 1 if the user aborted a prompt."""
+    """Print that a signal ended the command. Return 128 + the number of the signal, or 1 for an aborted prompt."""
     signalled = interrupt if isinstance(interrupt, KeyboardInterrupt) else interrupt.__cause__ or interrupt.__context__
     number = signalled.args[0] if signalled is not None and signalled.args else signal.SIGINT
     words = "terminated by SIGTERM" if number == signal.SIGTERM else "interrupted"

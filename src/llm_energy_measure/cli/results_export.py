@@ -140,7 +140,7 @@ def _require_one_kind_of_row(form: str, *, raw: bool, per_process: bool) -> None
 def _found(
     repository: FileSystemRepository, names: Sequence[str], form: str, *, raw: bool, per_process: bool
 ) -> _Found:
-    """Return the table with all columns that the options allow."""
+    """Return the table with all columns, and one row per experiment or per process."""
     if raw:
         table, failed = _raw_table(repository, names, form)
         return _Found(table, [], failed)

@@ -48,10 +48,10 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
     """Print an interleaved order of runs: randomised blocks with warm-up.
 
     Each block runs each command once, in a random order. A slow change of the machine, such as its temperature, then
-    affects all commands equally. Each line runs its command with 'llm-energy-measure record' (with -o DIR, if given).
-    The line tags the result with the block, for 'results compare --block tag.block'. If a command records its own
-    result, write {id} in the command: each line then has the experiment id in this place. The ids of repeats end in
-    _c0, _c1, and so on.
+    affects all commands equally. Each line of a block runs its command with 'llm-energy-measure record' (with -o DIR,
+    if given). The line tags the result with the block, for 'results compare --block tag.block'. If a command records
+    its own result, write {id} in the command: each line then has the experiment id in this place. The ids of repeats
+    end in _c0, _c1, and so on.
     """
     commands: dict[str, str] = {}
     for text in configurations:
@@ -76,7 +76,8 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
 def _named(text: str) -> tuple[str, str]:
     """Return the name and the command of an argument `NAME=COMMAND`.
 
-    Without `NAME=`, a command without blanks has the name of its file, and the name of other commands is their text.
+    Without `NAME=`, the name of a command without spaces is its file name without suffix. The name of another command
+    is its text, with `_` for special characters.
     """
     if match := _NAMED.fullmatch(text):
         return match[1], match[2]

@@ -51,7 +51,7 @@ class _Shown(NamedTuple):
         return None if self.unit is None else formatting.energy_scale([], self.unit)
 
     def joules(self, energy_j: float | None) -> str:
-        """Return an energy, given in joules, as text in the unit of `--unit`."""
+        """Return an energy, given in joules, as text: in the unit of `--unit`, or in J with a prefix."""
         return formatting.quantity(energy_j, "J") if self.scale is None else formatting.scaled(energy_j, self.scale)
 
 

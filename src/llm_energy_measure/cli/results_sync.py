@@ -59,7 +59,7 @@ def sync(*, other: str, rehash: bool) -> None:
 
 
 def _local(remote: FileSystemRepository) -> FileSystemRepository | None:
-    """Return the results directory. None if the user sets no directory for a bucket, or if the directory is URL."""
+    """Return the results directory. None if the directory is URL, or if URL is a bucket and no directory is set."""
     is_given = options.given_results_dir() is not None or RESULTS_DIR_ENV in os.environ
     if not is_given and isinstance(remote.base_path, StorePath):
         return None
@@ -89,7 +89,7 @@ def _with_progress(
 
 
 def _state_path(local: FileSystemRepository, remote: FileSystemRepository) -> Path:
-    """Return the path of the file with the fingerprints of the last sync, in the cache folder of the user."""
+    """Return the file in the user's cache folder with the fingerprints of the last sync of these two places."""
     places = [place.resolve() if isinstance(place, Path) else place for place in (local.base_path, remote.base_path)]
     name = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:32]
     return cache_folder() / f"{name}.sync.json"

@@ -47,7 +47,7 @@ def _status(document: Document, notes: Notes) -> Status | None:
 
 
 def _joules(metric: object) -> float | None:
-    """Return the energy of a metric in joules; None if it is unknown or 0. It is 0 if the counter was reset."""
+    """Return the energy of a metric in joules; None if it is unknown or 0. AIPerf writes 0 for a reset counter."""
     found = as_object(metric)
     factor = _JOULES_PER.get(str(found.get("unit")))
     low, high = as_number(found.get("min")), as_number(found.get("max"))
@@ -70,7 +70,7 @@ def _host(document: Document) -> str | None:
 
 
 def _devices(document: Document, notes: Notes) -> list[DeviceEnergy]:
-    """Return the energy of each GPU in the telemetry. A GPU that two endpoints report is returned once."""
+    """Return the energy of each GPU in the telemetry. If two endpoints report a UUID, its GPU is returned once."""
     devices: dict[object, DeviceEnergy] = {}
     for endpoint, gpu in _gpus(document):
         metrics = as_object(gpu.get("metrics"))

@@ -1,4 +1,4 @@
-"""Read the GPU telemetry of NVIDIA AIPerf as samples of a power log. Each line is a JSON object for one GPU.
+"""Read the GPU telemetry of NVIDIA AIPerf as samples of a power log. Each line has the values of one GPU at one time.
 
 The energy counters are cumulative and in MJ. The file includes the warm-up, so only a window gives the energy of the
 run. Two telemetry endpoints can report one GPU; only the samples of the first endpoint are used.

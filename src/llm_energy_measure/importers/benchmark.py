@@ -179,7 +179,7 @@ def _record(
 
 
 def _version(document: Document) -> str | None:
-    """Return the version of AIPerf; None for other tools, whose files have no version."""
+    """Return the version of AIPerf, from its field `aiperf_version`; None if the file has no such field."""
     return as_text(document.get("aiperf_version"))
 
 
@@ -272,7 +272,7 @@ def is_within(value: object, levels: int) -> bool:
 
 
 def _unread_energies(document: Document, prefix: str = "") -> list[str]:
-    """Return the dotted names of all fields, nested ones included, that have a value and a name such as `energy`."""
+    """Return the dotted names of the fields, also in nested objects, that have a value and a name such as `energy`."""
     found = []
     for name, value in document.items():
         if isinstance(value, dict):

@@ -194,8 +194,8 @@ def _names_of(source: ImportSource) -> set[str]:
 _SHORT_SEC = 16.0
 """Duration in seconds. The energy of a shorter run gets a warning that it includes idle power.
 
-The tool records power from 2 s before to 2 s after the run. For the mean, it drops 10 % of this time at each end.
-In a run of 16 s, these are exactly the 2 s of idle power.
+The tool records power from 2 s before to 2 s after the run. The mean leaves out 10 % of this time at each end. For a
+run of 16 s, 10 % of these 20 s are exactly the 2 s of idle power.
 """
 _GPU_POWER = re.compile(r"gpu([0-9]{1,3})(?:_power_watts)?")
 

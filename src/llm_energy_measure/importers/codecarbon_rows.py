@@ -73,7 +73,7 @@ _OMITTED = frozenset(
 )
 """Columns whose cells the tool omits if it does not know the value."""
 _ESSENTIAL = frozenset(f"{_BEGINNING} {_ENERGIES} tracking_mode task_name".split())
-"""Columns that a record needs. A row is repaired only if all their values are certain; other columns may be blank."""
+"""Columns that a record needs. A row is realigned only if the cells of all these columns are certain."""
 
 
 class EmissionsRow(msgspec.Struct, frozen=True):

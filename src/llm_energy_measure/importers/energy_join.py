@@ -44,7 +44,7 @@ class EnergyJoin:
         runs: All records that will be imported. An energy record that matches several runs is joined to none of them,
             except a power log, if the runs do not overlap.
         window: Start and end that the user stated. They replace the start and the end of each run whose duration is
-            unknown or equals the length of the window.
+            unknown, or differs from the length of the window by at most 2 s or 5 %.
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class EnergyJoin:
     def joined(self, record: RawProcessResult, notes: Notes) -> RawProcessResult:
         """Return the record with the energy of the only energy record that matches it in time.
 
-        A record with energy is returned unchanged. If not exactly one energy record matches, the record is returned
-        unchanged, and the notes get the reason.
+        A record with energy is returned unchanged. The record is also returned unchanged, and the notes get the reason,
+        if no or several energy records match, if the energy record also matches another run, or if its samples give no
+        energy.
         """
         if record.energy_metrics.total_energy_j is not None:
             return record
@@ -97,7 +98,7 @@ class EnergyJoin:
         return msgspec.structs.replace(record, **fields, effective_config=config)
 
     def _fields(self, source: EnergySource, span: Timestamps, notes: Notes) -> dict[str, Any]:
-        """Return the fields of the energy record that replace those of the run, by name."""
+        """Return the fields that the run gets from the energy record, by name."""
         fields = _joined_fields(source.record)
         window = _window_in(source, span)
         if source.log is not None and window is not None:
@@ -108,7 +109,7 @@ class EnergyJoin:
         return fields
 
     def _span_of(self, run: RawProcessResult) -> Timestamps:
-        """Return start, end and duration of a run, with the window of the user if it fits the duration of the run."""
+        """Return start, end and duration of a run, or the window of the user if it fits the duration of the run."""
         start, end = self._window
         own = run.timestamps
         if start is None or end is None or (start.tzinfo is None) != (end.tzinfo is None):

@@ -141,7 +141,7 @@ class FileContent:
         return bytes(data)
 
     def _show(self, size: int) -> None:
-        """Call `progress` if the first read has passed another mebibyte."""
+        """Call `progress` at the first bytes, and when the first read passes another mebibyte."""
         if self._progress is not None and (size // START_BYTES > self._seen // START_BYTES or self._seen == 0):
             self._seen = max(size, 1)
             self._progress(self.path, size)

@@ -88,7 +88,7 @@ def storable(value: Any) -> Any:
 
 
 def as_null(_constant: str) -> None:
-    """Return None: a hook of Python's json module for NaN and the infinities, which are not measurements."""
+    """Return None. A hook of Python's json module for NaN and infinities, and for numbers that are not needed."""
 
 
 def as_object(value: object) -> dict[str, Any]:

@@ -34,7 +34,10 @@ from llm_energy_measure.importers.values import (
 )
 
 TOOL = "llm-energy-measure 1.x"
-"""Tool in the origin of all records. The verification uses this name to find out what the tool measured."""
+"""Tool in the origin of all records. The verification uses this name to find out what the tool measured.
+
+The files state no version.
+"""
 
 _KINDS: dict[str, tuple[str, set[str]]] = {
     "process": ("6_local_energy_results_process_[0-9]+", {"local_process_index", "energy_results"}),

@@ -171,7 +171,10 @@ class _Parser:
         return _Part(lambda _row: number, lambda _row: number)
 
     def _operation(self, sign: str, left: _Part, right: _Part) -> _Part:
-        """Return a part that combines two numbers. Its value is None for an unknown operand or an infinite result."""
+        """Return a part that combines two numbers. Its value is None if an operand is unknown.
+
+        It is also None after a division by 0, or if the result is not finite.
+        """
         combine, left_number, right_number = _OPERATORS[sign], left.number, right.number
         if left_number is None or right_number is None:
             raise self._error("a text cannot be used in a calculation")

@@ -54,7 +54,7 @@ class _Request(msgspec.Struct):
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """Return the two records of a run, or one record for each configuration of a leaderboard."""
+    """Return one record for each window of a run, or for each configuration of a leaderboard."""
     [source] = sources
     require_unique_keys(source.data, "the file")
     values = source.fields.items()

@@ -24,7 +24,7 @@ _MAX_MEMORY = 4 * 1024 * 1024 * 1024
 
 def main() -> None:
     """Read HDF5 from stdin. Write JSON to stdout: `documents` by name, or `code` and `message` of a refusal."""
-    # Windows has no module `resource`. ValueError or OSError means that a lower limit is already set.
+    # Windows has no module `resource`. ValueError or OSError: a lower limit is already set, and remains.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

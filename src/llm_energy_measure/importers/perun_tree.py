@@ -52,7 +52,7 @@ def build_tree(document: object, name: str, depth: int = 0) -> Tree:
     """Return the tree of a JSON export. The field `nodes` is an object, or a list of objects.
 
     Raises:
-        RefusedInputError: A node is not an object, or the tree has more than `MAX_DEPTH` levels.
+        RefusedInputError: A node is not an object, or is more than `MAX_DEPTH` levels below the root.
     """
     if not isinstance(document, dict) or depth > MAX_DEPTH:
         raise RefusedInputError("missing_field", f"{name} is not a node of a perun tree of at most {MAX_DEPTH} levels")

@@ -151,7 +151,7 @@ def columns_of(names: Sequence[str]) -> Columns | None:
         host=_position(names, _HOSTS),
         device=_position(names, _DEVICES),
         uuid=_position(names, _UUIDS),
-        # Several columns can contain the power of one GPU. The shortest name is power.draw without a suffix.
+        # Several columns can contain the power of one GPU. The shortest name is the plain power, such as power.draw.
         powers={names.index(min(sorted(draws), key=len)): None} if draws else {},
         counter=counter,
     )

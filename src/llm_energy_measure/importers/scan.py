@@ -47,7 +47,7 @@ class Scan:
         self.report = report
 
     def file(self, path: Path) -> Iterator[RawProcessResult]:
-        """Return the records of one file, the path of which the caller passed.
+        """Return the records of one file that the caller passed.
 
         Raises:
             ImportFormatError: No format recognises the file.
@@ -141,8 +141,8 @@ class Scan:
         Args:
             form: Format of the file.
             source: The file.
-            together: Files that wait for other files, by format. When the files of a format would exceed `MAX_BYTES`,
-                their records are yielded.
+            together: Files that wait for other files, by format. Before the files of a format exceed `MAX_BYTES`
+                together, their records are yielded.
         """
         if not form.reads_together:
             yield from self._read(form, [source])

@@ -100,7 +100,7 @@ class ImportSource:
         require_rows(self._content.line_ends)
 
     def rows(self) -> Iterator[tuple[int, str]]:
-        """Yield the number and the text of each line after the first line. Blank lines are skipped.
+        """Yield the number and the text of each line after the first line. Empty lines are skipped.
 
         The text has no line end. U+FFFD replaces bytes that are not UTF-8. A file with more lines than `MAX_ROWS` is
         refused.

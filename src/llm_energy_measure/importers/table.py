@@ -1,7 +1,8 @@
 """Import any table (CSV, JSON lines, a list of JSON objects, Parquet) with a mapping that defines each field.
 
 Each row becomes a record. Fields without a mapping are None: no column is used because of its name. A file that lacks a
-mapped column is refused, a row with an invalid value is refused, and a blank cell is None.
+mapped column is refused, and a blank cell is None. A row with an invalid value is refused, but an impossible energy is
+None if the row has another energy.
 
 The rows of one experiment are grouped without keeping their records in memory: a first pass finds the order of the
 rows, and a second pass builds the records.

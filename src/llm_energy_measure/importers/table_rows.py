@@ -1,6 +1,7 @@
 """Read the rows of a table in one of four forms: CSV, JSON lines, a list of JSON objects, Parquet.
 
-A row can be parsed again from its position. So the file is in memory, but no list of parsed rows.
+A row can be parsed again from its position, so no list of parsed rows is in memory. Only for `rows_path` and Parquet,
+the parsed values stay in memory.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _numbered_table(length: int, at: Callable[[int], TableRow]) -> Table:
 def _csv_table(source: ImportSource, needed: set[str]) -> Table:
     lines, header = io.BytesIO(source.data), source.header  # BytesIO shares the bytes
     decode = partial(str, encoding="utf-8", errors="replace")
-    reader = csv.reader(map(decode, lines), strict=True)  # `map` is not exhausted at the end of `lines`
+    reader = csv.reader(map(decode, lines), strict=True)  # continues after its end if `lines` is moved back
 
     def parse() -> TableRow | None:
         position = lines.tell()
