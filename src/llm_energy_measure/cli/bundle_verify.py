@@ -62,7 +62,7 @@ def _checked_digest(_context: click.Context, _parameter: click.Parameter, value:
     "--allowed-signers",
     metavar="FILE",
     type=options.PathName(),
-    help="Accept the keys in this file. Each line is 'NAME KEYTYPE KEY', as in ALLOWED SIGNERS of ssh-keygen.",
+    help="Accept the keys in this file. Each line is 'NAME KEYTYPE KEY'; see ALLOWED SIGNERS in 'man ssh-keygen'.",
 )
 @click.option("--table", metavar="CSV", type=options.PathName(), help="Compare the numbers of this published table.")
 @click.option(

@@ -134,10 +134,10 @@ def import_results(
     """Import results of other tools as raw results; each imported run becomes an experiment.
 
     Stored results are replaced only with --overwrite, and a repeated import changes no file. The command reports files
-    and rows that can't be imported, with a reason code: all with -v or --json, otherwise only the first for each code
-    and file. -v also prints a line about each experiment. The exit status is 1 if no record could be imported. With
-    --shard, each job reads all files and imports its part of the experiments. With --executor, this process reads the
-    files, and the workers save the results.
+    and rows that can't be imported, with a reason code. Without -v and --json, it reports only the first file of each
+    code, and the first row of each code in each file. -v also prints a line about each experiment. The exit status is 1
+    if no record could be imported. With --shard, each job reads all files and imports its part of the experiments. With
+    --executor, this process reads the files, and the workers save the results.
     """
     with options.usage_errors("--map"):
         parse_mappings(read_options["mapping"])

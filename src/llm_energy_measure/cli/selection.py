@@ -85,9 +85,9 @@ def selected(
 
 
 def _matching(repository: FileSystemRepository, where: str, names: Sequence[str], *, with_pending: bool) -> list[str]:
-    """Return the ids that match a condition, in natural order; `names` are the only ids that the caller uses, if any.
+    """Return the ids that match a condition, in natural order.
 
-    In a bucket, other experiments may be missing.
+    If `names` is not empty, the caller uses only these ids. The list can then lack other ids of a bucket.
     """
     # Commands without --where do not need these imports.
     from llm_energy_measure.catalogue.index import query_catalogue

@@ -64,9 +64,9 @@ class EnergyJoin:
     def joined(self, record: RawProcessResult, notes: Notes) -> RawProcessResult:
         """Return the record with the energy of the only energy record that matches it in time.
 
-        A record with energy is returned unchanged. The record is also returned unchanged, and the notes get the reason,
-        if no or several energy records match, if the energy record also matches another run, or if its samples give no
-        energy.
+        A record with energy is returned unchanged. A record is also returned unchanged if no or several energy records
+        match, if the energy record also matches another run, or if its samples give no energy. The notes then get the
+        reason.
         """
         if record.energy_metrics.total_energy_j is not None:
             return record

@@ -24,9 +24,8 @@ def convert_semicolons(data: bytes) -> bytes | None:
     """Convert a table with semicolons to CSV with commas and decimal points.
 
     Returns:
-        The converted file, with the same number of lines. None if the file has no semicolons or is not CSV
-        in UTF-8, if a cell has a line end, if a row has another number of cells than the header, or if the meaning of a
-        number is ambiguous.
+        The converted file, with the same number of lines. None if the file has no semicolons, or is not CSV in UTF-8.
+        Also None if a cell has a line end, a row has another number of cells than the header, or a number is ambiguous.
     """
     if not has_semicolons(data):
         return None
