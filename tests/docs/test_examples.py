@@ -146,6 +146,14 @@ def test_examples_of_page_work(page: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_copy_of_example_results_replaces_an_earlier_copy(page: str) -> None:
+    # `cp -r examples/results demo` alone would write into `demo/results` if another page has already made `demo`.
+    lines = [line for _, code in examples(page) for line in code.splitlines() if "examples/results" in line]
+    copies = [line.removeprefix("$ ") for line in lines if "cp -r" in line]
+    assert set(copies) <= {"rm -rf demo; cp -r examples/results demo"}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_each_block_has_a_known_language(page: str) -> None:
     assert {language for language, _ in examples(page)} <= TESTED | NOT_CODE
     fences = re.findall(r"^ *```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)

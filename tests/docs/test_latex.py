@@ -24,12 +24,12 @@ def command_of(page: str) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_document_of_the_docs_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(ROOT / "examples" / "results", tmp_path / "results")
+    shutil.copytree(ROOT / "examples" / "results", tmp_path / "demo")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "how-to" / "export-a-table.md").read_text("utf-8")
     [document] = re.findall(r"^```latex\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     Path("article.tex").write_text(document, encoding="utf-8")
-    assert run("-q", "aggregate", "--all", "--no-strict").status == 0
+    assert run("-q", "-o", "demo", "aggregate", "--all", "--no-strict").status == 0
     for words in (command_of("README.md"), command_of("docs/how-to/export-a-table.md")):
         assert run(*words).status == 0
         command = ["pdflatex", "-interaction=nonstopmode", "article.tex"]
