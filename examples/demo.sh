@@ -43,3 +43,6 @@ if show results report --by config.batch_size --base 1 --to "$report"; then
 else
     echo "(exit status $?: no report; the demo needs no other package, a report does)"
 fi
+
+activate=$(dirname "$(command -v llm-energy-measure)")/activate
+printf '\nTo use the command llm-energy-measure in your shell: . %s\n' "$activate"
