@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.checking import check_store
 from llm_energy_measure.results.batch.verify import verify_all
@@ -96,6 +98,62 @@ def test_changed_wall_clock_hides_nothing(repository: FileSystemRepository, cloc
     record_spans(repository, clock, {"a": (0, 6)})
     clock.wall_offset += 3600
     record_spans(repository, clock, {"b": (1, 6)})
+    assert set(verified(repository)) == {"a", "b"}
+
+
+def import_span(
+    repository: FileSystemRepository, name: str, span: tuple[float, float], *, index: int = 0, **fields: Any
+) -> None:
+    """Save a record as an importer makes it: without boot id and sensors, with 90 W of the CPU of the host."""
+    record = RawProcessResult.of(
+        name, index, start=span[0], end=span[1], cpu_energy_j=WATTS * (span[1] - span[0]), **fields
+    )
+    energy = msgspec.structs.replace(record.energy_metrics, cpu_scope="host")
+    repository.save_raw(name, msgspec.structs.replace(record, energy_metrics=energy))
+
+
+def test_imports_of_one_host_and_time_are_named(repository: FileSystemRepository) -> None:
+    import_span(repository, "a", (0, 10), host="n1")
+    import_span(repository, "b", (5, 15), host="n1")
+    import_span(repository, "later", (20, 30), host="n1")
+    import_span(repository, "elsewhere", (0, 10), host="n2")
+    found = verified(repository)
+    assert set(found) == {"a", "b"}
+    assert found["a"].message.startswith("'b' read the same sensors during 5.0 s, so 450.0 J count in each")
+    assert found["a"].expected == pytest.approx(WATTS * 7.5)
+    checked = run("-o", repository.base_path, "results", "check")
+    assert "raw.shared_sensor  raw/a: 'b' read the same sensors" in checked.out
+
+
+def test_imports_of_unknown_hosts_are_no_finding(repository: FileSystemRepository) -> None:
+    """They can be of different machines. The import reports runs that overlap."""
+    for name in ("a", "b"):
+        import_span(repository, name, (0, 10))
+    assert verified(repository) == {}
+
+
+def test_times_in_whole_seconds_are_no_overlap(repository: FileSystemRepository) -> None:
+    """One tool writes the end in whole seconds, and the start is the end minus the duration."""
+    import_span(repository, "a", (0, 10), host="n1")
+    import_span(repository, "b", (9.1, 20), host="n1")
+    assert verified(repository) == {}
+
+
+def test_processes_of_one_import_count_the_host_once(repository: FileSystemRepository) -> None:
+    for index in (0, 1):
+        import_span(repository, "a", (0, 10), index=index, host="n1")
+    import_span(repository, "b", (0, 10), host="n1")
+    for finding in verified(repository).values():
+        assert finding.found == pytest.approx(WATTS * 10)
+        assert finding.effect_j == pytest.approx(WATTS * 10)
+        assert finding.expected == pytest.approx(WATTS * 5)
+
+
+def test_imports_of_one_gpu_and_time_are_named(repository: FileSystemRepository) -> None:
+    for name, uuid in (("a", "GPU-1"), ("b", "GPU-1"), ("c", "GPU-2")):
+        record = RawProcessResult.of(name, start=0, end=10, gpu_energy_j=500.0, gpu_uuid=uuid)
+        energy = msgspec.structs.replace(record.energy_metrics, gpu_scope="device")
+        repository.save_raw(name, msgspec.structs.replace(record, energy_metrics=energy))
     assert set(verified(repository)) == {"a", "b"}
 
 

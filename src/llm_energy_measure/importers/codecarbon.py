@@ -121,7 +121,8 @@ def _read_file(
         record = _record(source, row, part, notes, phases.get(run))
         if other := file.overlapping.get(row.line):
             found = f"the run in {other} measured the same machine at the same time, so both may contain its energy"
-            notes.add("overlaps_run", f"{found}; pass --group-by COLUMN if the runs are processes of one experiment")
+            advice = "if they are processes of one experiment, group them by a column that only they share"
+            notes.add("overlaps_run", f"{found}; {advice}, such as --group-by project_name --host NAME")
         if process is None:
             yield report.record(source.path, record, notes, row=row.line)
             continue

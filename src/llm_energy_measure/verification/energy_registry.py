@@ -107,10 +107,12 @@ ENERGY_CHECKS: dict[str, Check] = {
     "attribution.concurrent_experiments": Check(
         "Another experiment read the same sensors at the same time, so both experiments count the same joules.",
         "Compares experiments. Fails if processes of two experiments have the same boot id and the same sensor, and "
-        "more than 1 % of their times in common. The finding gives a range for the energy of this experiment. The "
-        "least energy is an equal share, at each instant, of the energy above the idle power; 0 J if the idle power is "
-        "unknown. The greatest energy is all energy of these sensors. `expected` is an equal share of all energy, "
-        "including idle energy. Only `results verify` of several experiments reports this finding.",
+        "more than 1 % of their times in common. Imported records have no boot id: they need the same host name and "
+        "energies that cover the host, or the same GPU UUID, and more than 1 s and 1 % of their times in common. "
+        "Imported records without a host name are not compared. The finding gives a range for the energy of this "
+        "experiment. The least energy is an equal share, at each instant, of the energy above the idle power; 0 J if "
+        "the idle power is unknown. The greatest energy is all energy of these sensors. `expected` is an equal share "
+        "of all energy, including idle energy. Only `results verify` of several experiments reports this finding.",
         "Do not add the energies of these experiments. Run the experiments one after the other, or as processes of one "
         "experiment: only one process of an experiment reads a shared sensor. `record --idle 10` measures the idle "
         "power.",
