@@ -302,6 +302,11 @@ def test_paired_test_by_tag(two_commits: Path, tmp_path: Path) -> None:
         (["--by", "colour", "--base", "aaa"], "there is no column 'colour'; use tag.KEY, config.KEY, "),
         (["--by", "config.colour", "--base", "aaa"], "no configuration has the key 'colour'"),
         (["resluts", "tag.commit = aaa"], "'resluts' is neither a directory nor a condition: there is no"),
+        (["aaa_b1_c0", "tag.commit = aaa"], 'to select an experiment, write "id = aaa_b1_c0"'),
+        (["old/", "tag.commit = aaa"], "there is no directory with this name; give an existing one"),
+        (["a b", "tag.commit = aaa"], "there is no column 'a'"),
+        (["--by", "batch_size", "--base", "1"], "there is no column 'batch_size'; did you mean config.batch_size?"),
+        (["--by", "config.model", "--base", "1"], "no configuration has the key 'model'; did you mean model"),
         (["tag.commit = aaa", "tag.commit = bbb", "--block", "colour"], "there is no column 'colour'"),
         (["tag.commit = aaa", "tag.commit = bbb", "--vary", "colour"], "no configuration has the key 'colour'"),
         (["tag.commit = aaa", "tag.commit = bbb", "--ignore", "colour"], "cannot ignore: no configuration has the key"),
@@ -325,7 +330,7 @@ def test_wrong_usage_exits_with_2(two_commits: Path, arguments: list[str], messa
         (["--by", "tag.x", "--base", "ccc"], "no run has the value 'ccc'"),
         (
             ["tag.commit = aaa", "tag.commit = ccc"],
-            "cannot compare 'tag.commit = ccc': no aggregated experiment matches",
+            "cannot compare 'tag.commit = ccc': no aggregated experiment matches; = compares the whole text; ",
         ),
         (["tag.commit = aaa", "tag.commit = aaa"], "each run is left out, for example aaa_b1_c0: copy"),
         (["missing/", "tag.commit = aaa"], "missing/"),
@@ -335,6 +340,15 @@ def test_comparison_that_is_not_possible_exits_with_1(two_commits: Path, argumen
     done = compared(two_commits, *arguments, "--fail-on", "worse")
     assert (done.status, done.out) == (2 if arguments[0] == "missing/" else 1, "")
     assert message in done.err
+
+
+def test_runs_without_an_aggregate_name_the_command_that_aggregates_them(tmp_path: Path) -> None:
+    save(FileSystemRepository(tmp_path), "old", 1000.0, 0)
+    done = compared(tmp_path, "id = old", "id ~ x")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "error: cannot compare 'id = old': old is not aggregated; run 'llm-energy-measure aggregate --all'\n"
+    )
 
 
 def test_plain_sums_are_compared_on_request(two_commits: Path) -> None:

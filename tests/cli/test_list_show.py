@@ -158,6 +158,8 @@ def test_list_of_an_empty_directory_is_empty(tmp_path: Path) -> None:
     done = run("-o", tmp_path, "results", "list")
     assert (done.status, done.out, done.err) == (0, "", "0 experiments\n")
     assert run("-o", tmp_path, "results", "list", "--json").json() == []
+    done = run("-o", tmp_path, "results", "list", "--where", "model = SmolLM2")
+    assert done.err == '0 experiments; = compares the whole text; for a part of it, write "model ~ SmolLM2"\n'
 
 
 def test_limit_counts_the_problems_of_experiments_that_it_hides(results: Path) -> None:

@@ -248,7 +248,8 @@ def test_empty_directory_has_no_groups(tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["--metrics", "joules"], 2, "there is no metric 'joules'; choose from j_per_token"),
-        (["--by", "colour"], 1, "cannot group by 'colour'"),
+        (["--by", "colour"], 1, "cannot group by 'colour': there is no value with this name; use tag.KEY"),
+        (["--by", "batch_size"], 1, "did you mean config.batch_size?"),
         (["--split-by", "colour"], 1, "no configuration has the key 'colour'"),
         (["--where", "colour = 1"], 2, "there is no column 'colour'"),
     ],

@@ -98,6 +98,7 @@ def test_a_selection_of_nothing_is_one_sentence(results: Path, command: str, mon
         done = run("-o", results, "results", *command.split(), "--where", "id = x")
         assert (done.status, done.err.count("\n")) == (1, 1)
         assert done.err.startswith("error: no experiment is selected: none matches 'id = x'")
+        assert done.err.endswith('; for a part of it, write "id ~ x"\n')
     assert len(FileSystemRepository(results).list_experiments()) == 5
 
 

@@ -139,6 +139,7 @@ def test_two_configurations_in_one_bar_are_refused(examples: Path) -> None:
         (Choice(x="itl_p50", y="nothing"), "there is no column 'nothing'"),
         (Choice(x="itl_p50", y="backend"), "its values are text"),
         (Choice(x="itl_p50", y="energy", by="config.nothing"), "no configuration has the key 'nothing'"),
+        (Choice(x="itl_p50", y="energy", by="config.precision"), r"did you mean precision or config\.fp_precision"),
         (Choice(x="tag.none", y="energy"), "no experiment has both values"),
     ],
 )
@@ -314,7 +315,8 @@ def test_plot_writes_files_by_suffix(examples: Path, tmp_path: Path) -> None:
 def test_plot_names_the_metrics_if_an_axis_is_unknown(examples: Path, axes: tuple[str, str]) -> None:
     done = run("-o", examples, "results", "plot", "--x", axes[0], "--y", axes[1])
     assert done.status == 2
-    assert "cannot draw 'nothing': there is no value with this name; use a metric (j_per_token, " in done.err
+    assert "cannot draw 'nothing': there is no value with this name; for a configuration key, write conf" in done.err
+    assert "config.nothing; or use a metric (j_per_token, " in done.err
     assert "tag.KEY, config.KEY" in done.err
 
 

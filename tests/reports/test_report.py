@@ -212,6 +212,8 @@ def test_no_experiment_is_one_sentence_and_status_1(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(ResultNotFoundError, match="is selected"):
         write_report(FileSystemRepository(tmp_path), tmp_path / "report.html")
+    with pytest.raises(ResultNotFoundError, match='is selected; = compares the whole text; .*"model ~ llama"'):
+        write_report(FileSystemRepository(tmp_path), tmp_path / "report.html", where="model = llama")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy_measure.catalogue.query import FUNCTIONS, where_clause
+from llm_energy_measure.catalogue.query import FUNCTIONS, no_match_hint, where_clause
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.exceptions import ConfigurationError
 
@@ -145,6 +145,8 @@ def test_condition_selects_the_right_rows(database: sqlite3.Connection, text: st
     [
         ("", "a column is missing at the end"),
         ("modle ~ x", "there is no column 'modle'; did you mean model"),
+        ("seed = 1", "there is no column 'seed'; "),
+        ("batch_size = 1", "no column 'batch_size'; for a configuration key, write config.batch_size; or use a title"),
         ("model", "an operator (= != < <= > >= ~ !~ in is) is missing at the end"),
         ("model ~", "a value is missing at the end"),
         ("model ~ x y", "'y' at character 11 is not 'and' or 'or'"),
@@ -179,6 +181,28 @@ def test_invalid_condition_is_rejected_with_position(text: str, message: str) ->
         where_clause(text, QUERIED)
     assert message in str(caught.value)
     assert str(caught.value).startswith("cannot filter by ")
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("model = SmolLM2", '"model ~ SmolLM2"'),
+        ("id = smollm2_*", '"id ~ smollm2_"'),
+        ("tokens > 1 and (id in (x, '*y*'))", None),
+        ('energy > 1 or not hosts = "*node 1*"', """'hosts ~ "node 1"'"""),
+        ("tag.paper = fig", '"tag.paper ~ fig"'),
+        ("config.batch_size = 4", None),
+        ("verdict = failed", None),
+        ("date = 2026-01", None),
+        ("model != x", None),
+        ("model ~ x", None),
+        ("results/", None),
+        (None, None),
+    ],
+)
+def test_hint_for_no_match_writes_an_exact_text_as_a_part(text: str | None, written: str | None) -> None:
+    hint = f"= compares the whole text; for a part of it, write {written}" if written else ""
+    assert no_match_hint(text, {**QUERIED, "experiment_id": "text"}) == hint
 
 
 def test_condition_refuses_a_word_that_is_no_status() -> None:

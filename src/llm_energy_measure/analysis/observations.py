@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from llm_energy_measure.catalogue.facts import Configuration, ExperimentFacts
 from llm_energy_measure.catalogue.index import query_catalogue
-from llm_energy_measure.catalogue.query import full_key, is_config
+from llm_energy_measure.catalogue.query import full_key, is_config, key_advice
 from llm_energy_measure.catalogue.reader import CataloguedExperiment, paused_collector
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
@@ -24,6 +24,9 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.verification.codes import joules
 
 EnergyKind = Literal["attributed", "plain"]
+
+NOT_AGGREGATED = "not aggregated"
+"""Start of the reason that excludes an experiment without an aggregate."""
 
 _REPEAT_ID = re.compile(r"_c[0-9]+$")
 
@@ -188,10 +191,10 @@ def observations_of(
     ignored_facts = {name for name in ignore if name in IDENTITY_NAMES}
     selection = _Selection(
         shown={full_key(key, keys, "cannot split") for key in split_by}
-        | {full_key(name, keys, "cannot group") for name in by if is_config(name)},
+        | {full_key(name, keys, "cannot group", _NAMES) for name in by if is_config(name)},
         hidden={full_key(key, keys, "cannot ignore") for key in ignore if key not in ignored_facts},
     )
-    getters = {name: _getter(name) for name in by if not is_config(name) and name not in IDENTITY_NAMES}
+    getters = {name: _getter(name, keys) for name in by if not is_config(name) and name not in IDENTITY_NAMES}
     return [
         _observation(
             one,
@@ -256,22 +259,24 @@ _GETTERS: dict[str, Callable[[ExperimentSummary], str | None]] = {
     "date": lambda row: _date(row.start_time),
     "host": lambda row: ", ".join(row.hosts) or None,
 }
-FACT_NAMES = f"tag.KEY, config.KEY, {', '.join(sorted(IDENTITY_NAMES.union(_GETTERS)))}"
+_NAMES = IDENTITY_NAMES.union(_GETTERS)
+FACT_NAMES = f"tag.KEY, config.KEY, {', '.join(sorted(_NAMES))}"
 """The names of facts, as advice for a user."""
 
 
 def is_fact(name: str) -> bool:
     """Return True for a name to group by, such as `host` or `tag.KEY`. Any key of tags and configuration is valid."""
-    return name.startswith("tag.") or is_config(name) or name in IDENTITY_NAMES or name in _GETTERS
+    return name.startswith("tag.") or is_config(name) or name in _NAMES
 
 
-def _getter(name: str) -> Callable[[ExperimentSummary], str | None]:
+def _getter(name: str, keys: Collection[str]) -> Callable[[ExperimentSummary], str | None]:
     """Return the function that reads a value to group by. Raises `ConfigurationError` for an unknown name."""
     if name.startswith("tag."):
         return lambda row: row.tags.get(name.removeprefix("tag."))
     if name in _GETTERS:
         return _GETTERS[name]
-    raise ConfigurationError(f"cannot group by {name!r}", "there is no value with this name", f"use {FACT_NAMES}")
+    advice = key_advice(name, keys) or f"use {FACT_NAMES}"
+    raise ConfigurationError(f"cannot group by {name!r}", "there is no value with this name", advice)
 
 
 def _date(start: datetime | None) -> str | None:
@@ -347,7 +352,7 @@ def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
 def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, *, uses_energy: bool) -> str | None:
     """Return the reason why an experiment takes part in no statistics. None if the experiment takes part."""
     if row.verdict == "pending" and not row.problems:
-        return f"not aggregated; run 'llm-energy-measure aggregate {row.experiment_id}'"
+        return f"{NOT_AGGREGATED}; run 'llm-energy-measure aggregate {row.experiment_id}'"
     if row.verdict in ("unreadable", "pending", "interrupted", "altered"):
         found = row.problems[0] if row.problems else row.verdict
         return f"{found}; 'llm-energy-measure results verify {row.experiment_id}' shows more"

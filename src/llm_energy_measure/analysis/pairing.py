@@ -7,7 +7,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.analysis.observations import Observation, value_order
+from llm_energy_measure.analysis.observations import NOT_AGGREGATED, Observation, value_order
+from llm_energy_measure.catalogue.query import no_match_hint
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.domain.configuration import PREFIX, Value
 from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError
 
@@ -212,8 +214,11 @@ def _nothing_left(selection: Selection, left_out: Sequence[LeftOut]) -> tuple[st
     ids = {one.experiment_id for one in selection.observations}
     reasons = [one for one in left_out if one.experiment_id in ids]
     if not reasons:
-        return "no aggregated experiment matches", "run 'llm-energy-measure results list --all' to see the experiments"
+        advice = "run 'llm-energy-measure results list --all' to see the experiments"
+        return "no aggregated experiment matches", no_match_hint(selection.name, COLUMNS) or advice
     first = reasons[0]
+    if first.reason.startswith(NOT_AGGREGATED):
+        return f"{first.experiment_id} is not aggregated", "run 'llm-energy-measure aggregate --all'"
     advice = "choose another metric with --metric, or run 'llm-energy-measure results repeats' for all reasons"
     return f"each run is left out, for example {first.experiment_id}: {first.reason}", advice
 

@@ -8,7 +8,7 @@ from datetime import UTC
 
 from llm_energy_measure.analysis.observations import Observation
 from llm_energy_measure.analysis.pairing import COMPARABLE_FIELDS, Selection, text
-from llm_energy_measure.catalogue.query import full_key
+from llm_energy_measure.catalogue.query import full_key, key_advice
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.exceptions import ConfigurationError
@@ -36,12 +36,12 @@ def column(name: str, observations: Sequence[Observation], doing: str) -> Callab
         key = name.removeprefix("tag.")
         return lambda one: one.tags.get(key)
     if name.startswith(PREFIX):
-        key = full_key(name, _keys(observations), doing)
+        key = full_key(name, _keys(observations), doing, _names(observations))
         return lambda one: None if (value := one.configuration.get(key)) is None else text(value)
-    known = {known for one in observations for known in one.identity}
+    known = _names(observations)
     if name in known:
         return lambda one: one.identity.get(name)
-    advice = f"use tag.KEY, config.KEY, {', '.join(sorted({'date', 'host', *known}))}"
+    advice = key_advice(name, _keys(observations)) or f"use tag.KEY, config.KEY, {', '.join(sorted(known))}"
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
 
 
@@ -99,6 +99,10 @@ def full_names(names: Iterable[str], observations: Sequence[Observation], doing:
         else:
             found.append(PREFIX + full_key(name, _keys(observations), doing))
     return found
+
+
+def _names(observations: Iterable[Observation]) -> set[str]:
+    return {"date", "host"}.union(*(one.identity for one in observations))
 
 
 def _keys(observations: Iterable[Observation]) -> set[str]:

@@ -34,6 +34,7 @@ _TOKEN = re.compile(
 )
 _DATE = re.compile(r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2}))?)?")
 _TAG = re.compile(r"tag\.([A-Za-z_][A-Za-z0-9_.-]{0,63})")
+_KEY = re.compile(r"(?!tag\.)[A-Za-z_][A-Za-z0-9_.-]*")
 _COMPARISONS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 # A number that is directly followed by a unit, such as 1.5kJ.
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([a-zA-Zµ][a-zA-Z/]*)")
@@ -152,6 +153,24 @@ def where_clause(
     return _Parser(text, columns, keys, aliases).parse()
 
 
+def no_match_hint(where: str | None, columns: Mapping[str, str]) -> str:
+    """Return how to find a part of a text, for a condition without matches. Empty if no text is compared with `=`.
+
+    Example:
+        >>> no_match_hint("model = SmolLM2", {"model_name": "text"})
+        '= compares the whole text; for a part of it, write "model ~ SmolLM2"'
+    """
+    try:
+        parser = _Parser(where or "", columns, None, ALIASES)
+        parser.parse()
+    except ConfigurationError:  # no condition, or the name of a directory
+        return ""
+    if not parser.exact:
+        return ""
+    quote = "'" if '"' in parser.exact else '"'
+    return f"= compares the whole text; for a part of it, write {quote}{parser.exact}{quote}"
+
+
 def column_of(
     name: str,
     columns: Mapping[str, str],
@@ -178,15 +197,20 @@ def column_of(
     if tag := _TAG.fullmatch(name):
         return Clause("(SELECT value FROM tags WHERE tags.folder = experiments.folder AND key = ?)", (tag[1],))
     if is_config(name):
-        return value_clause(name.removeprefix(PREFIX) if keys is None else full_key(name, keys(), doing))
+        if keys is None:
+            return value_clause(name.removeprefix(PREFIX))
+        return value_clause(full_key(name, keys(), doing, {*columns, *aliases}))
     from difflib import get_close_matches
 
     others = [name for name in columns if not name.startswith("shown_")]  # their short names are enough
     known = [*aliases, *others, "tag.<key>", "config.<key>"]
     near = get_close_matches(lower, known, n=_MAX_NEAR, cutoff=0.5)
     advice = "use a title of 'results list', a column of 'results export', tag.<key> or config.<key>"
+    key = [f"{PREFIX}{name}"] if _KEY.fullmatch(name) else []
     if near:
-        advice = f"did you mean {' or '.join(near)}?"
+        advice = f"did you mean {' or '.join([*near, *key])}?"
+    elif key:
+        advice = f"for a configuration key, write {key[0]}; or {advice}"
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
 
 
@@ -205,7 +229,12 @@ def value_clause(key: str) -> Clause:
     return Clause(sql, (key,))
 
 
-def full_key(name: str, keys: Collection[str], doing: str) -> str:
+def key_advice(name: str, keys: Collection[str]) -> str:
+    """Return the advice to write a configuration key with its prefix. Empty if no key has this name."""
+    return f"did you mean {PREFIX}{name}?" if keys_named(name, keys) else ""
+
+
+def full_key(name: str, keys: Collection[str], doing: str, others: Collection[str] = ()) -> str:
     """Return the only configuration key that has the name, or that ends with the name after a dot.
 
     Args:
@@ -213,6 +242,7 @@ def full_key(name: str, keys: Collection[str], doing: str) -> str:
             The prefix `config.` is optional.
         keys: The known keys.
         doing: First part of the error message.
+        others: Names that need no prefix. If no key is found, the message suggests the name if it is one of them.
 
     Raises:
         ConfigurationError: No key or several keys have this name. The message lists the keys.
@@ -227,9 +257,10 @@ def full_key(name: str, keys: Collection[str], doing: str) -> str:
     from difflib import get_close_matches
 
     endings = {key.rpartition(".")[2]: key for key in sorted(keys)} | {key: key for key in keys}
-    near = list(dict.fromkeys(endings[match] for match in get_close_matches(name, endings, n=_MAX_NEAR, cutoff=0.5)))
+    similar = dict.fromkeys(endings[match] for match in get_close_matches(name, endings, n=_MAX_NEAR, cutoff=0.5))
+    near = [*([name] if name in others else []), *(PREFIX + key for key in similar)]
     advice = (
-        f"did you mean {' or '.join(PREFIX + key for key in near)}?"
+        f"did you mean {' or '.join(near)}?"
         if near
         else "run 'llm-energy-measure results configs --all-keys' to list the keys"
     )
@@ -278,6 +309,7 @@ class _Parser:
         self.tokens = list(self._split())
         self.next = 0
         self.name = ""
+        self.exact = ""  # the first condition on a text with `=`, written with `~`
         self.depth = 0
 
     def parse(self) -> Clause:
@@ -373,7 +405,17 @@ class _Parser:
             # `~` would search for digits in the text of the time, but the user means a date or a range.
             raise self._error("an operator for numbers and dates (= != < <= > >= in is)")
         self.next += 1
-        return self._compared(column, kind, sign)
+        clause = self._compared(column, kind, sign)
+        self._note_exact(column, kind, sign)
+        return clause
+
+    def _note_exact(self, column: Clause, kind: str, sign: str) -> None:
+        """Keep the comparison that ends here, written with `~`, if the sign is `=` and the value is text."""
+        value = self.tokens[self.next - 1].text
+        is_text = kind in ("text", "texts") and column.sql not in _KNOWN_VALUES and _number(value) is None
+        if sign == "=" and is_text and not self.exact:
+            part = re.sub(r"""^(["']?)\**|\**(["']?)$""", r"\1\2", value)  # the user can mean `*` as in a glob
+            self.exact = f"{self.name} ~ {part}"
 
     def _among(self, column: Clause, kind: str) -> Clause:
         if not self._take("("):

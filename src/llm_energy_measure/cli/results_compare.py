@@ -18,6 +18,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 
 _FORMATS = {".md": "markdown", ".tex": "latex", ".json": "json", ".xml": "junit"}
 _CONDITIONS = ("worse", "undecided", "confounded")
+_NAME = re.compile(r"[^\s=<>~!(),'\"]+")
 _FAILED = 3
 """Exit status if a condition of --fail-on is met."""
 _PARTIAL = 4
@@ -200,7 +201,12 @@ class _Reader(NamedTuple):
                 raise
             if condition is None:
                 raise click.BadParameter(str(error), param_hint="--where") from error
-            message = f"{condition!r} is neither a directory nor a condition: {error.found}; {error.advice}"
+            found = f"{error.found}; {error.advice}"
+            if _NAME.fullmatch(condition):
+                is_path = "/" in condition
+                advice = "give an existing one" if is_path else f'to select an experiment, write "id = {condition}"'
+                found = f"there is no directory with this name; {advice}"
+            message = f"{condition!r} is neither a directory nor a condition: {found}"
             raise click.BadParameter(message, param_hint="BASE or CAND") from error
 
 

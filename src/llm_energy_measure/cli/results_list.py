@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
-from llm_energy_measure.catalogue.query import ALIASES, column_of, is_config, where_clause
+from llm_energy_measure.catalogue.query import ALIASES, column_of, is_config, no_match_hint, where_clause
 from llm_energy_measure.catalogue.selection import GROUP_FIGURES, Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
 from llm_energy_measure.catalogue.summary import ExperimentSummary
@@ -202,7 +202,7 @@ def list_results(
         cells = _all_cells(listing.rows, kind, unit)
         terminal.print_table(_HEADERS, cells, optional=_OPTIONAL, short={1: _short_models(listing.rows)})
         energies.print_footnote(energies.energy_of(row, kind) for row in listing.rows)
-    _print_count(listing)
+    _print_count(listing, where)
     if listing.problems:
         raise SystemExit(1)
 
@@ -350,14 +350,16 @@ def _print_groups(columns: Sequence[str], groups: Sequence[Group], kind: energie
         energies.print_footnote(shown)
 
 
-def _print_count(listing: _Listing) -> None:
-    """Print on stderr how many experiments match, how many are pending, and the age of the data."""
+def _print_count(listing: _Listing, where: str | None) -> None:
+    """Print on stderr how many experiments match `where`, how many are pending, and the age of the data."""
     shown = len(listing.rows)
     text = formatting.plural(listing.matching, "experiment")
     if listing.groups is not None and shown < listing.groups:
         text = f"{shown:,} of {listing.groups:,} groups, of {text}"
     elif listing.groups is None and shown < listing.matching:
         text = f"{shown:,} of {text}"
+    if not listing.matching and (hint := no_match_hint(where, COLUMNS)):
+        text += f"; {hint}"
     if listing.pending:
         text += f"; {listing.pending:,} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
     if listing.as_of is not None:

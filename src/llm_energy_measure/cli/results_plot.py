@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from llm_energy_measure.analysis.observations import METRICS
+from llm_energy_measure.catalogue.query import no_match_hint
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.cli import energies, formatting, options, terminal
 from llm_energy_measure.cli.plot_output import print_figure
 from llm_energy_measure.reports.figures import Choice, figure_of, read_for
@@ -96,7 +98,8 @@ def plot(
     with options.usage_errors("--x, --y, --by or --facet"):
         results = read_for(repository, choice, where=where, kind=kind, warn=terminal.warn, on_progress=terminal.info)
     if not results.experiments:
-        terminal.error("nothing to draw: no aggregated experiment; run 'llm-energy-measure aggregate --all'")
+        advice = no_match_hint(where, COLUMNS) or "run 'llm-energy-measure aggregate --all'"
+        terminal.error(f"nothing to draw: no aggregated experiment; {advice}")
         raise SystemExit(1)
     figure = figure_of(results, choice)
     if target is None:

@@ -7,7 +7,9 @@ import click
 from llm_energy_measure.analysis import repeats_text
 from llm_energy_measure.analysis.observations import METRICS, read_observations
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
+from llm_energy_measure.catalogue.query import no_match_hint
 from llm_energy_measure.catalogue.reader import paused_collector
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.cli import energies, formatting, options, repeats_output, selection, terminal
 
 _FORMATS = {".csv": "csv", ".json": "json", ".md": "markdown", ".tex": "latex"}
@@ -112,6 +114,7 @@ def repeats(
     elif found.groups or found.left_out:
         repeats_output.print_table(found, kind, unit)
     else:
-        terminal.info("no aggregated experiments; 'llm-energy-measure aggregate --all' aggregates them")
+        advice = no_match_hint(where, COLUMNS) or "'llm-energy-measure aggregate --all' aggregates them"
+        terminal.info(f"no aggregated experiments; {advice}")
     if any(one.is_unreadable for one in observations):
         raise SystemExit(1)

@@ -79,7 +79,12 @@ def selected(
         folders = {repository.folder_of(name): name for name in names}
         matching = [folders[folder] for name in matching if (folder := repository.folder_of(name)) in folders]
     if not matching:
-        advice = f"run '{options.PROGRAM} results list --all --where CONDITION' to try a condition"
+        # Commands without --where do not need these imports.
+        from llm_energy_measure.catalogue.query import no_match_hint
+        from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+
+        advice = no_match_hint(where, COLUMNS)
+        advice = advice or f"run '{options.PROGRAM} results list --all --where CONDITION' to try a condition"
         raise ResultNotFoundError("no experiment is selected", f"none matches {where!r}", advice)
     return matching
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from llm_energy_measure.analysis.comparison import Comparison
 from llm_energy_measure.analysis.observations import EnergyKind
 from llm_energy_measure.analysis.repeats import repeats_of
+from llm_energy_measure.catalogue.query import no_match_hint
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.reports import experiments, sections
 from llm_energy_measure.reports.document import Report, Section
@@ -66,7 +68,8 @@ def build_report(
     """
     if not results.experiments and not results.pending:
         found = f"no experiment in {results.repository.base_path} is selected"
-        advice = "run 'llm-energy-measure results list --all' to list them"
+        hint = no_match_hint(results.where, COLUMNS)
+        advice = hint or "run 'llm-energy-measure results list --all' to list them"
         raise ResultNotFoundError("cannot write a report", found, advice)
     repeats = repeats_of(results.observations, sections.REPEATS_METRICS)
     aggregates = experiments.read_aggregates(results, on_step=on_step)

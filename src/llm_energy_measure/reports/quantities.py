@@ -12,6 +12,7 @@ from llm_energy_measure.analysis.repeats import RepeatGroup
 from llm_energy_measure.analysis.selections import column, text_order
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.domain.statistics import SampleStatistics, sample_statistics
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.reports.plots import Axis
@@ -64,7 +65,11 @@ def is_number(name: str) -> bool:
 def require_value(name: str) -> None:
     """Raise `ConfigurationError` unless the name is a metric, a numeric column or a fact."""
     if not (is_number(name) or is_fact(name)):
-        advice = f"use a metric ({', '.join(METRICS)}), a numeric column of an export, {FACT_NAMES}"
+        # The configuration keys are not known yet.
+        advice = (
+            f"for a configuration key, write {PREFIX}{name}; "
+            f"or use a metric ({', '.join(METRICS)}), a numeric column of an export, {FACT_NAMES}"
+        )
         raise ConfigurationError(f"cannot draw {name!r}", "there is no value with this name", advice)
 
 
