@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,24 @@ from llm_energy_measure import record
 
 PROMPTS = ["Why is the sky blue?", "Name three rivers.", "What is a joule?", "Count to five."]
 CONCURRENCY = 2
+
+
+def wait_for_server(url: str, wait_sec: float) -> None:
+    """Return when the server answers. End the program if it does not answer within `wait_sec` seconds."""
+    deadline = time.monotonic() + wait_sec
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/v1/models", timeout=10).close()
+            return
+        except urllib.error.HTTPError as error:
+            problem: OSError = error
+            if error.code != 503:  # 503: the server still loads the model
+                return
+        except OSError as error:
+            problem = error
+        if time.monotonic() >= deadline:
+            sys.exit(f"error: {url} does not answer: {problem}; start the server, or read its log")
+        time.sleep(1)
 
 
 def events(url: str, model: str, prompt: str) -> Iterator[dict[str, Any]]:
@@ -51,8 +71,9 @@ def ask(run: record, url: str, model: str, prompt: str) -> None:
     run.add_tokens(input=usage.get("prompt_tokens", 0), output=usage.get("completion_tokens", 0))
 
 
-def main(url: str, model: str, experiment: str) -> None:
-    """Send all prompts, two at a time, and record them."""
+def main(url: str, model: str, experiment: str, wait_sec: str = "600") -> None:
+    """Wait for the server, send all prompts, two at a time, and record them."""
+    wait_for_server(url, float(wait_sec))
     with (
         record(experiment, model_name=model, process_index=1, world_size=2, sources=[], idle_sec=0) as run,
         ThreadPoolExecutor(CONCURRENCY) as pool,

@@ -274,7 +274,8 @@ def test_show_plot_draws_power_in_the_terminal(traced: Path, examples: Path) -> 
     assert done.status == 0
     assert "Power over time: traced" in done.out
     assert "x  process 1, GPU 1" in done.out
-    assert "has no power samples" in run("-o", examples, "results", "show", "smollm2_b1_c0", "--plot").err
+    shown = run("-o", examples, "results", "show", "smollm2_b1_c0", "--plot").err
+    assert "has no power samples; 'llm-energy-measure record --samples'" in shown
     assert run("-o", traced, "results", "show", "traced", "--plot", "--json").status == 2
 
 

@@ -119,8 +119,10 @@ def _print_power(repository: FileSystemRepository, experiment: str, raw_results:
 
     found = figure_of_processes(repository, experiment, raw_results, with_energy=False)
     if found is None:
-        advice = "'llm-energy-measure import FILE --join LOG' stores the samples of a power log"
-        terminal.info(f"{experiment} has no power samples; {advice}")
+        terminal.info(
+            f"{experiment} has no power samples; 'llm-energy-measure record --samples' records those of a sensor, "
+            "and 'llm-energy-measure import FILE --join LOG' stores those of a power log"
+        )
         return
     terminal.print_line("")
     print_figure(found)

@@ -71,6 +71,16 @@ def test_server_and_client_are_one_experiment(tmp_path: Path) -> None:
     assert aggregated.latency_stats.ttft_samples == 4
 
 
+def test_client_without_server_ends_and_records_nothing(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "LLM_ENERGY_MEASURE_RESULTS_DIR": str(tmp_path / "r")}
+    client = [sys.executable, str(ROOT / "examples/serving/client.py"), "http://127.0.0.1:9", "m", "serve_1", "0"]
+    done = subprocess.run(client, env=environ, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: http://127.0.0.1:9 does not answer: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "r").exists()
+
+
 class Context:
     """The context of a worker of Ray Train."""
 
