@@ -66,7 +66,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: Id of the experiment.
         directory: The results directory.
-        configuration: Flattened configuration by dotted key: only the keys that separate repeats.
+        configuration: Values of the keys that separate repeats, by dotted key: repeats have equal values of these keys.
         ignored: The keys that do not separate repeats, with their values.
         identity: Facts that agree between repeats: model, precision, GPUs, number of hosts, software, and the values
             that the user groups by. Without a configuration, also the id without a final `_c<n>`.

@@ -208,7 +208,8 @@ class ZipSource:
                 if folder_of(entry.name) is None:
                     add_other(self.others, self._stored(entry))
         if end < self._directory.offset:
-            raise refuse("zip.gap", None, f"{self._directory.offset - end:,} bytes before the central directory")
+            found = f"{self._directory.offset - end:,} bytes between the last entry and the central directory"
+            raise refuse("zip.gap", None, f"the archive has {found}")
         if odd is not None:
             raise odd
 

@@ -337,7 +337,7 @@ def _cpu_provenance(cells: Mapping[str, str], cpu_power_w: float | None) -> Prov
 def is_constant(cpu_power_w: float | None) -> bool:
     """True if a CPU power, in watts, is a constant that CodeCarbon uses if it cannot measure the power.
 
-    The constant is half of a rated power, so it is a multiple of 0.5 W. A measured power has all digits of a float.
+    The constant is half of a rated power, so it is a multiple of 0.5 W. A measured power has more decimals.
 
     Example:
         >>> is_constant(112.5), is_constant(45.47573), is_constant(None)

@@ -184,7 +184,7 @@ def _reading(
 def _of_counter(
     name: str, times: array[float], values: array[float], duration_sec: float | None, notes: Notes
 ) -> _Reading:
-    """Return the increase of a counter in the window. It is None if the counter fell or does not cover the window.
+    """Return the reading of a counter. Its energy is None if the counter fell or does not cover the window.
 
     Args:
         name: Name of the column.

@@ -133,7 +133,8 @@ class Measurement:
     def _add(self, sensor: Sensor, last: LastReading | None) -> None:
         now = Instant.now(self._clock)
         if self.sampler.add(sensor, None if last is None else (last.monotonic, last.counter_j)) and last is not None:
-            # Start at the end in the other record, so that the two windows do not overlap if a wall clock was set.
+            # Start at the wall time in the record of the previous reader. If a wall clock was set, a computed time can
+            # be inside the window of that record.
             since = last.end, last.monotonic
         else:
             since = self.start.wall_at(now.monotonic), now.monotonic

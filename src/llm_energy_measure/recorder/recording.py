@@ -312,7 +312,7 @@ class Recording:
                 undo.callback(thread.stop)
                 thread.start()
             RUNNING.add(self)
-            # The callbacks now run at the end of the block.
+            # After a successful start, the callbacks run at the end of the block, not at the end of this method.
             self._exit = undo.pop_all()
         return self
 

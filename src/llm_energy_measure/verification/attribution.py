@@ -171,7 +171,7 @@ def _explained(
     explained = [outer[0], *least, *(explain(hosts) for hosts in division.between), outer[1]]
     possible = [one for one in explained if one.is_possible]
     if possible == outer[1:] and (fewest := _fewest_hosts(division.finest, explain)) != division.finest:
-        # Some possible divisions are not tried, so the coarsest division gives the lower bound.
+        # A division that was not tried can have less energy than these, but not less than the coarsest division.
         merged = explain(fewest)
         possible.insert(0, structs.replace(merged, total=EnergyRange(outer[0].total.low_j, merged.total.high_j, None)))
     return possible or explained

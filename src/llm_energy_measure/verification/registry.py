@@ -227,8 +227,8 @@ CHECKS: dict[str, Check] = {
     "plausibility.components": Check(
         "The total contradicts the sum of GPU, CPU and memory energy.",
         "Fails if the sum is above 1.01 times the total. Also fails if the total is more than 10 times the sum (900 "
-        "times if one of the three is unknown). A smaller total passes, because it may have more components. The "
-        "factors 1,000, 3,600 and 3,600,000 suggest that Wh, J and kWh were confused.",
+        "times if one of the three is unknown). A total between these limits passes, because it may have more "
+        "components. The factors 1,000, 3,600 and 3,600,000 suggest that Wh, J and kWh were confused.",
         "Find out which component is wrong. The total is used without change.",
         "CodeCarbon: the total is the exact sum.",
     ),
@@ -497,9 +497,9 @@ CHECKS: dict[str, Check] = {
     ),
     "suspicion.grows_with_processes": Check(
         "The energy grows with the number of processes, although work and time stay the same.",
-        "Never fails. Compares experiments with one model, configuration and number of tokens. Reported if k times as "
-        "many processes have at least 0.75 k times the energy of the smallest experiment in the same time (to 10 %). "
-        "Only `results verify` of several experiments reports it.",
+        "Never fails. Compares each experiment to the one with the fewest processes that has the same model, "
+        "configuration and number of tokens. Reported if k times as many processes take the same time (within 10 %) "
+        "and at least 0.75 k times the energy. Only `results verify` of several experiments reports it.",
         "Follow the advice for `energy.over_counted`.",
         "More GPUs with the same work take less time.",
         "0109 to 0112: 16.2, 43.1, 74.8, 109.9 kJ on 1 to 4 processes, all in 23 s.",

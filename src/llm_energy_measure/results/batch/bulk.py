@@ -252,7 +252,7 @@ def _aggregate_batch(
                 # The raw files, read after the time `mtime_ns`, have the digests in the aggregate.
                 mark = partial(mark_up_to_date, raw, aggregated, item, mtime_ns)
                 if repository.store.supports_mtime:
-                    mark()  # not later, when another process may have replaced the aggregate
+                    mark()  # now, because another process can replace the aggregate later
                 else:
                     marks.append(mark)  # later is safe: the ETags in the proof identify the bytes that were read
             outcomes.append(outcome)
