@@ -48,4 +48,8 @@ def test_invalid_tags_are_refused(results: Path) -> None:
     assert "experiment 'lama_c0' not found" in done.err
     done = run("-o", results, "results", "tag", "llama_c0", "nonsense")
     assert (done.status, done.err) == (1, "error: cannot set the tag 'nonsense': it has no '='; write key=value\n")
+    for word in ("paper=fig3", "paper=a/b"):
+        done = run("-o", results, "results", "tag", word)
+        assert (done.status, done.out) == (2, "")
+        assert f"No experiment has the id '{word}'. To set this tag, give an id, a glob or --where before" in done.err
     assert not (results / "tags").exists()

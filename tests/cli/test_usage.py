@@ -220,8 +220,9 @@ def test_the_default_directory_is_results(results: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = run("results", "list")
     assert done.status == 1
-    assert (
-        done.err == "error: cannot read results in results: the directory does not exist; use another one with -o DIR\n"
+    assert done.err == (
+        "error: cannot read results in results: the directory does not exist; "
+        "record or import results first, or use another -o DIR\n"
     )
 
 

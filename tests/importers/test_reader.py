@@ -207,6 +207,14 @@ def test_file_without_content_is_refused_as_empty(tmp_path: Path, content: bytes
         assert (count, entry.code, entry.file) == (0, "empty_file", str(tmp_path / "x"))
 
 
+def test_folder_without_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / ".hidden").touch()
+    count, [entry] = read(tmp_path)
+    assert (count, entry.code, entry.file) == (0, "no_measurement", str(tmp_path))
+    assert entry.message == "the folder has no files"
+
+
 def test_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     write_emissions(tmp_path / "a" / "emissions.csv", 2)
     write_emissions(tmp_path / "a" / "b" / "more.txt", 3)

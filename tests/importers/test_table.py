@@ -427,6 +427,14 @@ def test_key_is_missing_only_if_no_object_has_it(tmp_path: Path, form: str) -> N
     assert [record.gpu_id for record in records] == [None, 1]
 
 
+@pytest.mark.parametrize("form", ["j,k\n5,6\n", '{"j": 5}\n{"j": 6}\n'])
+def test_missing_column_of_a_text_field_can_be_a_fixed_text(tmp_path: Path, form: str) -> None:
+    _, [entry] = import_text(tmp_path, form, "energy_j=j", "experiment_id=twice")
+    assert entry.message.endswith("; change --map; for a fixed text, write --map \"experiment_id='twice'\"")
+    _, [entry] = import_text(tmp_path, form, "energy_j=joules", "experiment_id='twice'")
+    assert entry.message.endswith("; change --map")
+
+
 def test_long_number_as_id_keeps_all_digits(tmp_path: Path) -> None:
     text = '{"id": 1234567890123456, "j": 5}\n{"id": 1234567890123457, "j": 6}\n{"id": 0.12345678901234566, "j": 7}\n'
     records, _ = import_text(tmp_path, text, "experiment_id=id", "energy_j=j")

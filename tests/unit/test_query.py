@@ -147,6 +147,7 @@ def test_condition_selects_the_right_rows(database: sqlite3.Connection, text: st
         ("modle ~ x", "there is no column 'modle'; did you mean model"),
         ("seed = 1", "there is no column 'seed'; "),
         ("batch_size = 1", "no column 'batch_size'; for a configuration key, write config.batch_size; or use a title"),
+        ("verdict == complete", "'==' is not an operator; use one ="),
         ("model", "an operator (= != < <= > >= ~ !~ in is) is missing at the end"),
         ("model ~", "a value is missing at the end"),
         ("model ~ x y", "'y' at character 11 is not 'and' or 'or'"),

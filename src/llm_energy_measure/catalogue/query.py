@@ -405,6 +405,8 @@ class _Parser:
             # `~` would search for digits in the text of the time, but the user means a date or a range.
             raise self._error("an operator for numbers and dates (= != < <= > >= in is)")
         self.next += 1
+        if sign == "=" and self._peek() == "=":
+            raise ConfigurationError(self._doing(), "'==' is not an operator", "use one =")
         clause = self._compared(column, kind, sign)
         self._note_exact(column, kind, sign)
         return clause

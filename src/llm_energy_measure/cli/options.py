@@ -341,7 +341,9 @@ def repository(*, must_exist: bool = True, is_absolute: bool = False) -> FileSys
     found = FileSystemRepository(given_results_dir())
     problem = found.missing_reason()
     if problem is not None and (must_exist or found.base_path.exists()):
-        raise StorageError(f"cannot read results in {found.base_path}", problem, "use another one with -o DIR")
+        is_file = found.base_path.exists()
+        advice = "use another one with -o DIR" if is_file else "record or import results first, or use another -o DIR"
+        raise StorageError(f"cannot read results in {found.base_path}", problem, advice)
     if must_exist and found.store.supports_paths:
         _warn_if_no_results(found.base_path)
     return FileSystemRepository(found.base_path.absolute()) if is_absolute and found.store.supports_paths else found

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from llm_energy_measure.cli import formatting, options, selection, streams, terminal
+from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.tags import Tags, change_tags, load_tags, parse_assignments
 
@@ -36,6 +37,12 @@ def tag(*, words: tuple[str, ...], where: str | None, note: str | None, as_json:
     ids, assignments = _split(repository, words, has_where=where is not None)
     if not ids and where is None:
         raise click.UsageError("Give an id, a glob or --where.")
+    if "=" in "".join(ids[:1]) and not selection.is_glob(ids[0]):
+        try:
+            options.require_known(repository, ids[0])
+        except (ExperimentIdError, ResultNotFoundError) as error:
+            message = f"No experiment has the id {ids[0]!r}. To set this tag, give an id, a glob or --where before it."
+            raise click.UsageError(message) from error
     names = selection.selected(repository, ids, where)
     tags = [_changed(repository, name, assignments, note) for name in names]
     if as_json:

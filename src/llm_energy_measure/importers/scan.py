@@ -94,7 +94,7 @@ class Scan:
 
     def folder(self, top: Path) -> Iterator[RawProcessResult]:
         """Yield the records of all files in a folder and its subfolders."""
-        seen = 0
+        seen, before = 0, self.report.seen
 
         def refuse(error: OSError) -> None:
             self.report.refuse(str(error.filename), "unreadable", f"the folder cannot be listed: {error.strerror}")
@@ -106,6 +106,8 @@ class Scan:
                 self.report.refuse(folder, "too_many", found)
                 return
             yield from self._files_of(folder, names)
+        if not seen and self.report.seen == before:
+            self.report.refuse(top, "no_measurement", "the folder has no files")
 
     def _files_of(self, folder: Path, names: Sequence[str]) -> Iterator[RawProcessResult]:
         """Yield the records of the files of one folder: first of single files, then of groups of files."""

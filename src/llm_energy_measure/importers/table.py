@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ from llm_energy_measure.importers.mapping import FIELDS, Cell, NestedValueError,
 from llm_energy_measure.importers.record_parts import inference_metrics, total_of_components
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
 from llm_energy_measure.importers.source_file import ImportSource
-from llm_energy_measure.importers.table_rows import PARQUET, Table, TableRow, open_table
+from llm_energy_measure.importers.table_rows import PARQUET, MissingColumnsError, Table, TableRow, open_table
 from llm_energy_measure.importers.values import (
     MAX_INTEGER,
     MAX_NUMBER,
@@ -64,7 +64,11 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     needed = {column for expression in options.mapping.values() for column in expression.columns}
     before = len(report.entries)
     seen: set[tuple[str, int]] = set()
-    for row, cells in _by_experiment(open_table(source, needed, options.rows_path), options):
+    try:
+        table = open_table(source, needed, options.rows_path)
+    except MissingColumnsError as error:
+        raise RefusedInputError(error.code, error.message + _text_advice(error.columns, options)) from error
+    for row, cells in _by_experiment(table, options):
         with report.refusing(source.path, row=row):
             notes = Notes()
             record = record_of(values_of(cells, options, notes), source, row, notes)
@@ -75,6 +79,14 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
             source.note_undecodable(record, notes)
             yield report.record(source.path, record, notes, row=row)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
+
+
+def _text_advice(missing: Sequence[str], options: Options) -> str:
+    """Return how to write a fixed text, if a text field is mapped to only the name of a missing column."""
+    for field, expression in options.mapping.items():
+        if FIELDS[field] == "text" and expression.source in missing:
+            return f"; for a fixed text, write --map \"{field}='{expression.source}'\""
+    return ""
 
 
 def _describe_duplicate(record: RawProcessResult, options: Options) -> str:

@@ -42,6 +42,18 @@ class Table(NamedTuple):
     at: Callable[[int], TableRow | None]
 
 
+class MissingColumnsError(RefusedInputError):
+    """A table lacks columns.
+
+    Attributes:
+        columns: Names of the missing columns, sorted.
+    """
+
+    def __init__(self, columns: list[str], found: str) -> None:
+        self.columns = columns
+        super().__init__("missing_field", f"{found}; change --map")
+
+
 def open_table(source: ImportSource, needed: set[str], rows_path: str | None = None) -> Table:
     """Return the file as a table.
 
@@ -51,7 +63,8 @@ def open_table(source: ImportSource, needed: set[str], rows_path: str | None = N
         rows_path: Path to the list of rows in a JSON document; None if the document consists of the rows.
 
     Raises:
-        RefusedInputError: A needed column is missing, or the table exceeds a limit.
+        MissingColumnsError: A needed column is missing.
+        RefusedInputError: The table exceeds a limit.
     """
     if rows_path is not None:
         table = _nested_table(source, needed, rows_path)
@@ -75,7 +88,7 @@ def _require_columns(needed: set[str], columns: list[str]) -> None:
     require_unique_columns(columns, needed)
     if missing := sorted(needed - set(columns)):
         found = f"there is no column {', '.join(missing)}; the columns are {', '.join(columns[:20])}"
-        raise RefusedInputError("missing_field", f"{found}; change --map")
+        raise MissingColumnsError(missing, found)
 
 
 def _require_keys(table: Table, needed: set[str]) -> None:
@@ -89,7 +102,7 @@ def _require_keys(table: Table, needed: set[str]) -> None:
             return
     if first is not None:
         found = f"no object has {', '.join(sorted(missing))}; the first object has {', '.join(list(first)[:20])}"
-        raise RefusedInputError("missing_field", f"{found}; change --map")
+        raise MissingColumnsError(sorted(missing), found)
 
 
 def _line_table(
