@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.recorder.command import TreeTime
+from llm_energy_measure.recorder.running import OUTER_ENV
 from llm_energy_measure.recorder.sources import source_names
 from llm_energy_measure.results import FileSystemRepository
 from tests.support.aggregation import aggregate_one
@@ -58,6 +60,44 @@ def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
     assert result.cli_overrides == {"command": [sys.executable, "-c", child]}
     assert (result.inference_metrics, result.energy_metrics.total_provenance) == (None, "modelled")
     assert aggregate_one(FileSystemRepository(tmp_path), "exp_7").result == "aggregated"
+
+
+def test_a_recording_inside_a_command_names_the_outer_experiment(tmp_path: Path) -> None:
+    """Both count the CPU time of the inner process."""
+    outer = ["record", "--experiment", "outer", "--source", "cpu_model", "--w-per-core", "10"]
+    inner = [*MODULE, "-o", str(tmp_path), "record", "--experiment", "inner", "--source", "cpu_model"]
+    done = as_process(
+        "-o", tmp_path, *outer, "--", "sh", "-c", f"{shlex.join([*inner, '--w-per-core', '10'])} -- true; :"
+    )
+    assert done.status == 0
+    found = "experiment 'outer' also measures the energy of this process, so do not add both energies"
+    assert f"warning: inner: {found}" in done.err.splitlines()
+    repository = FileSystemRepository(tmp_path)
+    [result] = repository.load_all_raw("inner")
+    assert found in (result.energy_measurement_warning or "")
+    verified = run("-o", tmp_path, "results", "verify", "inner")
+    assert f"warning provenance.tool_warning: process 0: {found}" in verified.out
+    [result] = repository.load_all_raw("outer")
+    assert "also measures" not in (result.energy_measurement_warning or "")
+
+
+@pytest.mark.parametrize("outer", ["0 outer", "x outer", "outer", "999999999 outer"])
+def test_outer_recording_of_another_machine_warns_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer: str
+) -> None:
+    """A batch system can copy the variable to another machine."""
+    monkeypatch.setenv(OUTER_ENV, outer)
+    arguments = ["-o", tmp_path, "record", "--experiment", "e", "--source", "cpu_model", "--w-per-core", "10"]
+    done = as_process(*arguments, "--", "true")
+    assert "also measures" not in done.err
+
+
+def test_a_recording_inside_one_without_energy_warns_of_nothing(tmp_path: Path) -> None:
+    outer = ["record", "--experiment", "outer", "--no-energy", "--"]
+    inner = [*MODULE, "-o", str(tmp_path), "record", "--experiment", "inner", "--source", "cpu_model"]
+    done = as_process("-o", tmp_path, *outer, *inner, "--w-per-core", "10", "--", "true")
+    assert done.status == 0
+    assert "also measures" not in done.err
 
 
 def test_a_record_without_energy_prints_one_warning(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a result."),
     },
     epilog=options.examples(
-        "record --experiment exp_7 -- python generate.py", "aggregate --all", "-o old_results results list"
+        "record --experiment exp_7 -- python benchmark.py", "aggregate --all", "-o old_results results list"
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )

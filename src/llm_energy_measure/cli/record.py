@@ -42,7 +42,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
 @click.command(
     context_settings={"allow_interspersed_args": False},
     epilog=options.examples(
-        "record --experiment exp_7 --model llama -- python generate.py",
+        "record --experiment exp_7 --model llama -- python benchmark.py",
         "record --experiment b8_c0 --config batch_size=8 --tag commit=$(git rev-parse --short HEAD) -- python run.py",
         "torchrun --nproc-per-node 4 --no-python llm-energy-measure record --experiment exp_8 -- python worker.py",
     ),
@@ -149,10 +149,11 @@ def record(
     """Measure a command and all processes that it starts.
 
     The command runs unchanged. Its energy and its status are saved as one raw result, even if the command fails or a
-    signal ends it. The exit status is the exit status of the command.
+    signal ends it. The exit status is the exit status of the command. If the command calls record() itself, both
+    experiments count the same energy: measure with one of them.
     """
     if not command:
-        raise click.UsageError("Give the command to measure after --, for example: record -- python generate.py")
+        raise click.UsageError("Give the command to measure after --, for example: record -- python benchmark.py")
     try:
         find_program(command[0])
     except CannotRunError as error:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ if sys.platform != "win32":
 
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.recorder.procfs import stat_fields
+from llm_energy_measure.recorder.running import OUTER_ENV
 
 # Signals that this process forwards to the command. A terminal sends SIGINT and SIGQUIT to the command directly.
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -56,8 +57,9 @@ def run_command(
 ) -> int:
     """Run a command and measure it from its start to its end.
 
-    The command has the same terminal, environment and signals as without this program. The status of the result is
-    `failed` if the command ends with another exit status than 0, and `interrupted` if a signal ended the command.
+    The command has the same terminal, environment and signals as without this program; only the variable `OUTER_ENV` is
+    added. The status of the result is `failed` if the command ends with another exit status than 0, and `interrupted`
+    if a signal ended the command.
 
     Args:
         recording: The recording.
@@ -75,7 +77,9 @@ def run_command(
     signals, status = _SignalForwarder(), None
     try:
         with signals, recording:
-            child = signals.start(command)
+            # A recording inside the command then finds out that this recording counts the same joules.
+            outer = {OUTER_ENV: f"{os.getpid()} {recording.experiment_id}"} if recording.measures_energy else {}
+            child = signals.start(command, {**os.environ, **outer})
             cpu_time.pid = child.pid
             status = child.wait()
             cpu_time.pid = None
@@ -160,11 +164,11 @@ class _SignalForwarder:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def start(self, command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start the command, and send it the signals that arrived during the start. Raises `CannotRunError`."""
         self._is_before_start = False
         try:
-            self._child = subprocess.Popen(list(command))
+            self._child = subprocess.Popen(list(command), env=environ)
         except OSError as error:
             found = error.strerror or str(error)
             raise CannotRunError(f"cannot run {command[0]!r}", found, "check the command after --") from error

@@ -114,6 +114,11 @@ class Measurement:
         self.sampler.close()
 
     @property
+    def reads_sensors(self) -> bool:
+        """True if this process reads a sensor."""
+        return bool(self._own or self._taken)
+
+    @property
     def is_waiting(self) -> bool:
         """True if another process reads a sensor that this process can take over."""
         return self._locks.is_waiting

@@ -203,6 +203,11 @@ class Recording:
             return self.result.energy_metrics.total_energy_j
         return self._session.measurement.energy_so_far_j() if self._is_running else None
 
+    @property
+    def measures_energy(self) -> bool:
+        """True inside the block if this process reads a sensor."""
+        return self._is_running and self._session.measurement.reads_sensors
+
     def describe_model(
         self,
         *,

@@ -26,6 +26,7 @@ from llm_energy_measure.recorder.phases import Phases, Totals, outside_inference
 from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
 from llm_energy_measure.recorder.ray_rank import with_ray_rank
 from llm_energy_measure.recorder.rescue import print_line
+from llm_energy_measure.recorder.running import outer_experiments
 from llm_energy_measure.recorder.sources import OpenSources, Settings, open_sources
 from llm_energy_measure.recorder.store_clock import StoreClock
 from llm_energy_measure.recorder.token_counter import TokenCounter
@@ -118,6 +119,11 @@ class Session:
             wants_samples=options.samples,
         )
         undo.callback(self.measurement.close)
+        if self.measurement.reads_sensors:
+            for outer in outer_experiments(experiment_id, environ):
+                found = f"experiment {outer!r} also measures the energy of this process, so do not add both energies"
+                print_line(f"warning: {experiment_id}: {found}")
+                opened.notes.append(found)
         self.tokens = TokenCounter()
         self.phases = Phases(self._totals)
 

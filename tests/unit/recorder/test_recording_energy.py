@@ -45,6 +45,22 @@ def test_energy_is_unknown_without_a_sensor(repository: FileSystemRepository, cl
     assert aggregate_results("exp_7", [result]).is_lower_bound is True
 
 
+def test_recording_inside_a_recording_names_the_outer_one(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with make_recording(repository, clock, experiment="outer"):
+        clock.now += 1.0
+        with make_recording(repository, clock, experiment="inner") as inner:
+            clock.now += 1.0
+        with make_recording(repository, clock, experiment="tokens", sources=[]) as tokens:
+            clock.now += 1.0
+    with make_recording(repository, clock, experiment="later") as later:
+        clock.now += 1.0
+    warnings = [None if one.result is None else one.result.energy_measurement_warning for one in (inner, tokens, later)]
+    assert warnings == [
+        "experiment 'outer' also measures the energy of this process, so do not add both energies",
+        *(None, None),
+    ]
+
+
 def test_require_energy_refuses_to_run_without_a_sensor(repository: FileSystemRepository, clock: ManualClock) -> None:
     with (
         pytest.raises(RecorderError, match="cannot record 'exp_7' with energy: .*there is no trace"),
