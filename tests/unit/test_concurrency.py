@@ -163,9 +163,11 @@ def test_check_and_verify_commands_name_the_others(repository: FileSystemReposit
     assert checked.status == 0
     assert "raw.shared_sensor  raw/a: 'b' read the same sensors during 6.0 s" in checked.out
     assert {one.code for one in check_store(repository, ["a"])} == set()  # one experiment has no other to compare with
-    done = run("-v", "-o", repository.base_path, "results", "verify", "--all")
+    done = run("-o", repository.base_path, "results", "verify", "--all")
     assert done.status == 0
-    assert CODE in done.out
+    assert done.out.splitlines()[-1] == ("counted the same joules, so do not add their energies (-v explains): a, b")
+    assert run("-q", "-o", repository.base_path, "results", "verify", "--all").out == ""
+    assert "so 540.0 J count in each" in run("-v", "-o", repository.base_path, "results", "verify", "--all").err
     assert run("-o", repository.base_path, "results", "verify", "--all", "--fail-on", CODE).status == 1
 
 

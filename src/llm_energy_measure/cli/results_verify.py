@@ -13,6 +13,7 @@ from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.batch.verify import VerifiedExperiment, names_to_verify, verify_all
 from llm_energy_measure.verification.codes import CODES
+from llm_energy_measure.verification.concurrency import CODE as CONCURRENT
 from llm_energy_measure.verification.verdicts import VERDICTS
 
 _FIELDS = (
@@ -70,7 +71,8 @@ def verify(
 
     For one experiment, the output has the verdict (see 'results list --help'), the plain sum over processes, the
     attributed energy, which counts each joule once, and all errors and warnings. For several experiments, the output
-    has the number of experiments per code, the errors, and the experiments without a result. With -q, the output has
+    has the number of experiments per code, the errors, the experiments without a result, and the experiments that
+    counted the same joules. With -q, the output has
     only the errors. -v also prints all findings of each experiment. The command writes no file. The verdicts pending,
     partial and interrupted are no errors. With --shard, only experiments of one shard are compared with each other.
     docs/reference/checks.md explains codes and severities.
@@ -158,17 +160,20 @@ def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
         printed += len(lines)
         for line in lines:
             terminal.print_text(line)
-    _print_interrupted([one.experiment_id for one in verified if one.verdict == "interrupted"])
+    _print_names("interrupted, no process has a result", [one for one in verified if one.verdict == "interrupted"])
+    concurrent = [one for one in verified if any(code == CONCURRENT for code, _ in _reported(one))]
+    _print_names("counted the same joules, so do not add their energies (-v explains)", concurrent)
     for experiment in verified:
         terminal.debug(_headline(experiment))
         _print_details(experiment, *SEVERITIES)
 
 
-def _print_interrupted(names: Sequence[str]) -> None:
-    """Print the first experiments without a result in one line. -q hides this line, because it reports no error."""
-    if names and not terminal.is_quiet():
-        others = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        terminal.print_text(f"interrupted, no process has a result: {', '.join(names[:_MAX_NAMES])}{others}")
+def _print_names(text: str, experiments: Sequence[VerifiedExperiment]) -> None:
+    """Print a text and the first experiments in one line. -q hides this line, because it reports no error."""
+    if experiments and not terminal.is_quiet():
+        names = ", ".join(one.experiment_id for one in experiments[:_MAX_NAMES])
+        others = f" and {len(experiments) - _MAX_NAMES} more" if len(experiments) > _MAX_NAMES else ""
+        terminal.print_text(f"{text}: {names}{others}")
 
 
 def _headline(experiment: VerifiedExperiment) -> str:
