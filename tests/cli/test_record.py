@@ -304,6 +304,12 @@ def test_doctor_reports_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(json.dumps(list(checks.values()))) == done.json()
 
 
+def test_doctor_says_that_a_directory_is_not_checked(tmp_path: Path) -> None:
+    for place in (str(tmp_path), f"file://{tmp_path}"):
+        assert f"{place}: a directory; only buckets are checked\n" in run("-o", place, "doctor").err
+    assert "only buckets are checked" not in run("doctor").err
+
+
 def test_config_and_tags_are_recorded(tmp_path: Path) -> None:
     settings = ("--config", "batching.batch_size=8", "--config", "precision=float16", "--config", "stop=[1]")
     done = run(

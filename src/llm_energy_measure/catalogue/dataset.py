@@ -192,7 +192,7 @@ def require_pyarrow() -> Any:
         import pyarrow as pa
         import pyarrow.parquet
     except ImportError as error:
-        advice = f"pip install {EXTRA_PACKAGES['analytics']}"
+        advice = f"pip install {EXTRA_PACKAGES['parquet']}"
         raise MissingExtraError("cannot make a dataset", "pyarrow is not installed", advice) from error
     return pa
 

@@ -47,8 +47,11 @@ def _is_safe_place(place: str | None) -> bool:
     # --help does not need this import.
     from llm_energy_measure.results.repository import FileSystemRepository
 
-    store = None if place is None else FileSystemRepository(place).store
-    if store is None or store.supports_paths:
+    if place is None:
+        return True
+    store = FileSystemRepository(place).store
+    if store.supports_paths:
+        terminal.info(f"{place}: a directory; only buckets are checked")
         return True
     try:
         store.require_safe_writes()
