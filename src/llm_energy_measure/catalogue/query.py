@@ -1,6 +1,6 @@
 """The grammar of `--where`, `--sort` and `--by`, and its conversion to SQL with parameters.
 
-    where       model ~ llama and energy_j > 1000 and not (verdict = failed or date < 2026-03)
+    where       model ~ llama and energy > 1000 and not (verdict = failed or date < 2026-03)
     condition   column operator value | column in (value, ...) | column is [not] unknown
     operator    = != < <= > >=, and for text ~ (contains, case-insensitive) !~
     value       a word, a number with or without unit, or text in quotes; a date can be a year, a month, a day or a time
@@ -352,7 +352,7 @@ class _Parser:
             found = f"{token.text[:40]!r} at character {token.position + 1} is not {expected}"
         else:
             found = f"{expected} is missing at the end"
-        return ConfigurationError(self._doing(), found, 'write a condition like "model ~ llama and energy_j > 1000"')
+        return ConfigurationError(self._doing(), found, 'write a condition like "model ~ llama and energy > 1000"')
 
     def _disjunction(self) -> Clause:
         return self._joined("or", self._conjunction)

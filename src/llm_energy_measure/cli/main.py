@@ -139,7 +139,7 @@ def cli() -> None:
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete experiments."),
     },
     renamed={"cycles": "repeats"},
-    epilog=options.examples("results list --where 'energy_j > 1000'", "results export --to table.csv"),
+    epilog=options.examples("results list --where 'energy > 1000'", "results export --to table.csv"),
 )
 @options.shared_options
 def results() -> None:

@@ -90,7 +90,7 @@ Verdicts:
 
 \b
 Conditions:
-  energy_j > 1000 and model ~ llama        (~ contains, !~ does not)
+  energy > 1000 and model ~ llama          (~ contains, !~ does not)
   verdict in (failed, partial) or not date < 2026-03
   tag.paper = fig3 and host is unknown
   config.batch_size >= 8                   (a key of the configuration, or the end of a key after a dot)
@@ -110,7 +110,7 @@ case. The exit status is 1 if a file can't be read.
     help=_HELP,
     epilog=options.examples(
         "results list --all --sort energy --limit 10 --model llama",
-        'results list --where "energy_j > 1000 and tag.paper = fig3"',
+        'results list --where "energy > 1000 and tag.paper = fig3"',
         "results list --by model,precision,config.batch_size",
         'results list --where "config.batch_size >= 8" --columns id,config.batch_size,energy',
     ),

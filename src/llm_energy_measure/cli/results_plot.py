@@ -41,7 +41,7 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> S
 @click.command(
     help=_HELP,
     epilog=options.examples(
-        "results plot --x itl_p50 --y j_per_output_token --by config.precision --pareto --to fig.pdf",
+        "results plot --x itl_p50 --y j_per_output_token --by precision --pareto --to fig.pdf",
         "results plot --x config.batch_size --y j_per_output_token --kind line",
         "results plot --x model --kind bars --facet gpus --width double --to fig.svg",
     ),
