@@ -573,3 +573,27 @@ def test_row_that_an_earlier_import_stored_alone_is_not_imported_twice(tmp_path:
     assert [entry["code"] for entry in entries] == ["already_there", "stored_elsewhere", "stored_elsewhere"]
     assert "results delete codecarbon-llama-rank-1" in entries[1]["message"]
     assert len(FileSystemRepository(results).list_experiments()) == 3
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_import_in_another_grouping_says_what_to_delete(tmp_path: Path, results: Path, dry_run: bool) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_text("\n".join([",".join(LATEST), *(line(run_id=f"rank-{index}") for index in range(2))]) + "\n")
+    assert run("-o", results, "import", path, "--group-by", "run_id").status == 0
+    grouped = ["-o", results, "import", path, "--host", "n1", "--json", *(["--dry-run"] if dry_run else [])]
+    entries = run(*grouped).json()["entries"]
+    assert [(entry["outcome"], entry["code"]) for entry in entries] == [
+        ("refused", "conflict"),
+        ("refused", "stored_elsewhere"),
+    ]
+    command = "results delete codecarbon-llama-rank-0 codecarbon-llama-rank-1"
+    for entry, stored in zip(entries, ("rank-0", "rank-1"), strict=True):
+        assert entry["message"] == (
+            f"an earlier import stored this row as experiment codecarbon-llama-{stored}; to store the rows as "
+            f"processes of codecarbon-llama-rank-0, run '{command}' and import again, or use another results "
+            "directory with -o"
+        )
+    if not dry_run:
+        assert run("-o", results, *command.split(), "--yes").status == 0
+        assert run(*grouped).status == 0
+        assert FileSystemRepository(results).list_experiments() == ["codecarbon-llama-rank-0"]

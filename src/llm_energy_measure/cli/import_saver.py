@@ -65,7 +65,9 @@ class Saver:
 
     def new_processes(self, pairs: list[Pair]) -> list[int]:
         """Save the records of an experiment, and return the process indices of the new records."""
-        return [record.process_index for record, entry in pairs if self.save_pair(record, entry)]
+        new = [record.process_index for record, entry in pairs if self.save_pair(record, entry)]
+        _advise_deletion(pairs)
+        return new
 
     def save_pair(self, record: RawProcessResult, entry: Entry) -> bool:
         """Save a record and its power samples. Return True if the record is new."""
@@ -88,10 +90,8 @@ class Saver:
                 if entry.outcome == "kept":
                     entry.code = "already_there"
                 return False
-            if (stored_id := self._stored_alone(record)) is not None:
-                entry.outcome, entry.code = "refused", "stored_elsewhere"
-                advice = f"to store it as a process, run 'results delete {stored_id}' and import again"
-                entry.message = f"the same row is stored as experiment {stored_id}; {advice}"
+            if self._is_stored_alone(record):
+                entry.outcome, entry.code = "refused", "stored_elsewhere"  # `_advise_deletion` writes the message
                 return False
             replaces = self.overwrite and self._has_process(record)
             self._write(record)
@@ -116,18 +116,17 @@ class Saver:
             _without_origin(without_joined_energy(stored, record)),
         )
 
-    def _stored_alone(self, record: RawProcessResult) -> str | None:
-        """Return the id of the experiment in which an earlier import stored the same row; None if there is none."""
+    def _is_stored_alone(self, record: RawProcessResult) -> bool:
+        """Return True if an earlier import stored the same row as an experiment of its own."""
         experiment_id = ungrouped_experiment_id(record)
         if experiment_id in (None, record.experiment_id) or record.origin is None:
-            return None
+            return False
         alone = msgspec.structs.replace(record, experiment_id=experiment_id, process_index=0)
         if not self._has_process(alone):
-            return None
+            return False
         stored = self._folder(alone).read(0)
         origin = stored.origin if isinstance(stored, type(record)) else None
-        is_same = origin is not None and (origin.sha256, origin.row) == (record.origin.sha256, record.origin.row)
-        return experiment_id if is_same else None
+        return origin is not None and (origin.sha256, origin.row) == (record.origin.sha256, record.origin.row)
 
     def _has_process(self, record: RawProcessResult) -> bool:
         return record.process_index in self._folder(record).process_indices()
@@ -246,6 +245,27 @@ class DryRun(Saver):
 def _folder_name(pairs: list[Pair]) -> str:
     """Return a key that is equal for all records of one folder, also on a file system that ignores case."""
     return re.sub("[^a-z0-9]", "_", pairs[0][0].experiment_id.lower()).strip("_")
+
+
+def _advise_deletion(pairs: Sequence[Pair]) -> None:
+    """If an earlier import stored rows of an experiment as experiments of their own, write what to delete.
+
+    The first row keeps its experiment id, so a result with another host is a conflict and not `stored_elsewhere`.
+    """
+    refused = [(record, entry) for record, entry in pairs if entry.code in ("stored_elsewhere", "conflict")]
+    if all(entry.code == "conflict" for _, entry in refused):
+        return
+    ids = [
+        (ungrouped_experiment_id(record) if entry.code == "stored_elsewhere" else None) or record.experiment_id
+        for record, entry in refused
+    ]
+    names = " ".join(dict.fromkeys(ids))
+    for stored_id, (record, entry) in zip(ids, refused, strict=True):
+        entry.message = (
+            f"an earlier import stored this row as experiment {stored_id}; to store the rows as processes of "
+            f"{record.experiment_id}, run 'results delete {names}' and import again, or use another results directory "
+            "with -o"
+        )
 
 
 def _message(error: LLMEnergyMeasureError) -> str:
