@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.columns import Column
 
 PLACEHOLDER = re.compile(r"<!-- generated: ([a-z-]+) -->")
+NOTE = "*In the repository, this page lacks its generated tables. `make docs` builds the whole page in `build/docs`.*\n"
+"""Line for a reader of the source of a page with generated parts. The built page does not have it."""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -117,8 +119,8 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def fill(text: str) -> str:
-    """Return a page with each placeholder replaced."""
-    return PLACEHOLDER.sub(lambda match: PARTS[match[1]](), text)
+    """Return a page with each placeholder replaced, and without `NOTE`."""
+    return PLACEHOLDER.sub(lambda match: PARTS[match[1]](), text.replace(NOTE, ""))
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from docs.generated import PARTS, PLACEHOLDER, fill
+from docs.generated import NOTE, PARTS, PLACEHOLDER, fill
 from llm_energy_measure import importers, results
 from llm_energy_measure.bundle.outcomes import CODES as BUNDLE_CODES
 from llm_energy_measure.catalogue.query import ALIASES
@@ -61,6 +61,14 @@ def test_each_check_has_meaning_rule_and_advice(code: str) -> None:
 def test_each_generated_part_is_on_exactly_one_page() -> None:
     used = [name for path in DOCS.rglob("*.md") for name in PLACEHOLDER.findall(path.read_text(encoding="utf-8"))]
     assert sorted(used) == sorted(PARTS)
+
+
+def test_source_of_a_page_with_generated_parts_says_how_to_build_it() -> None:
+    for path in DOCS.rglob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        is_generated = PLACEHOLDER.search(text) is not None or ".. click::" in text
+        assert text.count(NOTE) == is_generated, path
+        assert NOTE not in fill(text)
 
 
 def test_import_formats_are_listed_in_the_order_of_trial() -> None:
