@@ -86,6 +86,23 @@ def test_all_succeeds_in_an_empty_directory(tmp_path: Path) -> None:
     assert (done.status, done.out, done.err) == (0, "", "0 aggregated, 0 skipped, 0 failed\n")
 
 
+def test_globs_select_experiments(results: Path) -> None:
+    done = run("-o", results, "aggregate", "--force", "llama_c[01]", "mistral", "nope")
+    assert [line.partition(":")[0] for line in done.out.splitlines()] == ["llama_c0", "llama_c1", "mistral"]
+    assert "error: experiment 'nope' not found" in done.err
+    done = run("-o", results, "aggregate", "x*")
+    assert (done.status, done.err.partition(": ")[2].partition(":")[0]) == (1, "no experiment matches 'x*'")
+
+
+def test_unreadable_file_is_sent_to_check(results: Path) -> None:
+    (results / "raw" / "mistral" / "process_1.json").write_text("{")
+    done = run("-o", results, "aggregate", "mistral")
+    assert "; run 'llm-energy-measure results check', or accept a lower bound (--no-strict, strict=False)" in done.err
+    [finding] = run("-o", results, "results", "check", "mistr*", "--json").json()
+    assert finding["code"] == "raw.torn"
+    assert finding["advice"] == "it ends too early to save its sections; run the process again"
+
+
 def test_incomplete_experiments_are_refused_by_default(results: Path) -> None:
     for arguments in (["torn"], ["torn", "--strict"], ["torn", "--force"]):
         done = run("-o", results, "aggregate", *arguments)

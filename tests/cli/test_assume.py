@@ -136,6 +136,7 @@ def test_all_keys_are_parsed() -> None:
         (["boards=1.5"], "'1.5' is not a whole number"),
         (["hosts=1", "hosts=2"], "hosts is stated twice; state hosts once"),
         (["board= "], "the name is empty"),
+        (["board=4"], "'4' is not the name of a board; for a number of boards, write boards=4"),
         (["none", "hosts=1"], "'none' is not a fact"),
     ],
 )

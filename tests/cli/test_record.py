@@ -118,7 +118,8 @@ def test_a_record_without_energy_prints_one_warning(tmp_path: Path) -> None:
     messages = lines()
     assert messages[0] == (
         "warning: e: no energy sensor works here, so the energy of this run is unknown; "
-        "run 'llm-energy-measure doctor' for the reasons"
+        "run 'llm-energy-measure doctor' for the reasons, or state the power of a CPU core with --w-per-core "
+        "(w_per_core); --require-energy (require_energy=True) refuses such a run"
     )
     assert [line.partition(": ")[2].partition(",")[0] for line in messages[1:]] == ["completed"]
     assert lines("-q") == messages[:1]

@@ -212,6 +212,18 @@ def test_the_environment_variable_sets_the_default_directory(
     assert run("results", "list", "--json", "-o", tmp_path / "empty").json() == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["record", "--w-per-core", "4W", "--", "true"], "'4W' is not a valid number."),
+        (["aggregate", "--all", "--jobs", "x"], "'x' is not a valid whole number."),
+    ],
+)
+def test_wrong_number_is_named_in_plain_words(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert (done.status, message in done.err) == (2, True)
+
+
 def test_the_default_directory_is_results(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLM_ENERGY_MEASURE_RESULTS_DIR", raising=False)
     monkeypatch.chdir(results.parent)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from llm_energy_measure.catalogue.query import ALIASES, SEPARATOR, full_key, is_config
+from llm_energy_measure.catalogue.query import ALIASES, SEPARATOR, full_key, is_config, key_advice
 from llm_energy_measure.catalogue.reader import ExportedExperiment
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain.configuration import PREFIX
@@ -65,7 +65,8 @@ def select_columns(table: Table, words: Sequence[str], summaries: Sequence[Exper
             name = word if is_tag else next((one for one in short if one in table.names), lower)
         if name not in table.names:
             near = get_close_matches(word.lower(), [*table.names, *ALIASES], n=_MAX_NEAR, cutoff=0.5)
-            advice = f"did you mean {' or '.join(near)}?" if near else "the header of the complete table has all names"
+            listed = f"did you mean {' or '.join(near)}?" if near else "omit --columns: the header has all names"
+            advice = key_advice(word, keys) or listed
             raise ConfigurationError(doing, f"the table has no column {word!r}", advice)
         names.append(name)
     indices = [list(table.names).index(name) for name in names]

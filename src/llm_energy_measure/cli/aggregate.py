@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from llm_energy_measure.catalogue.following import keep_catalogue
-from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.cli import formatting, options, selection, streams, terminal
 from llm_energy_measure.cli.assume import parse_assumptions
 from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
@@ -36,9 +36,11 @@ _JSON_FIELDS = (
 
 
 @click.command(
-    epilog=options.examples("aggregate --all", "aggregate exp_7 --no-strict", "aggregate exp_7 --assume gpu-scope=host")
+    epilog=options.examples(
+        "aggregate --all", "aggregate 'sweep_*' --no-strict", "aggregate exp_7 --assume gpu-scope=host"
+    )
 )
-@options.experiment_ids
+@selection.ids_argument
 @click.option("--all", "all_experiments", is_flag=True, help="Aggregate all pending and stale experiments.")
 @click.option(
     "-f",
@@ -62,7 +64,7 @@ _JSON_FIELDS = (
 @click.option(
     "--expected-processes",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     help="Expect N processes. [default: from the manifest or the raw results]",
 )
 @click.option(
@@ -75,7 +77,7 @@ _JSON_FIELDS = (
 )
 @options.rehash_option
 @click.option(
-    "--jobs", metavar="N", type=click.IntRange(min=1), help="Number of worker processes. [default: automatic]"
+    "--jobs", metavar="N", type=options.WholeNumber(min=1), help="Number of worker processes. [default: automatic]"
 )
 @options.shard_option
 @options.executor_option
@@ -111,6 +113,7 @@ def aggregate(
     if all_experiments:
         outcomes = _aggregate_all(repository, executor, rehash=rehash, jobs=jobs or "auto", shard=shard, **rule)
     else:
+        ids = tuple(selection.selected(repository, ids, must_exist=False))
         outcomes = _aggregate_ids(repository, ids, rule)
     summary = _Summary()
     is_detailed = not all_experiments or terminal.is_verbose()

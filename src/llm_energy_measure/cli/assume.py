@@ -61,6 +61,9 @@ def _count(doing: str, value: str) -> int:
 def _name(doing: str, value: str) -> str:
     if not value.strip():
         raise ConfigurationError(doing, "the name is empty", "use a name such as 'NVIDIA A100-PCIE-40GB'")
+    if value.strip().isdecimal():
+        advice = f"for a number of boards, write boards={value.strip()}"
+        raise ConfigurationError(doing, f"{value!r} is not the name of a board", advice)
     return value
 
 

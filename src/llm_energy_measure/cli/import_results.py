@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     "mapping",
     metavar="FIELD=EXPRESSION",
     multiple=True,
-    help="Compute a field from the columns of a table; repeat the option for each field.",
+    help="Compute a field from the columns of a table; a fixed text is in quotes: \"backend='vllm'\". Repeat the "
+    "option for each field.",
 )
 @click.option(
     "--from",

@@ -51,6 +51,18 @@ class Text(StringParamType):
         return text
 
 
+class WholeNumber(click.IntRange):
+    """Type of an option: a whole number in a range."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """Type of an option: a number in a range."""
+
+    name = "number"
+
+
 class Size(click.ParamType[int]):
     """Type of an option: a number of bytes with an optional unit, such as `500MB`, `1.5GB`, `2GiB` or `1048576`."""
 
@@ -152,11 +164,6 @@ def _restore_variable(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
-
-
-def experiment_ids(function: FunctionT) -> FunctionT:
-    """Add the argument `[ID]...`, with shell completion."""
-    return click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_id)(function)
 
 
 def experiment_id(function: FunctionT) -> FunctionT:
@@ -282,7 +289,7 @@ def require_all_for(*, all_experiments: bool, shard: Shard | None, executor: str
 def w_per_core_option(function: FunctionT) -> FunctionT:
     """Add `--w-per-core`."""
     words = "Power of one busy CPU core, for the source cpu_model. [env: LLM_ENERGY_MEASURE_W_PER_CORE]"
-    watts = click.FloatRange(min=0, min_open=True)
+    watts = Number(min=0, min_open=True)
     return click.option("--w-per-core", metavar="WATTS", type=watts, help=words)(function)
 
 

@@ -31,7 +31,7 @@ class Attempt(click.ParamType[int | NewAttempt]):
         if value in get_args(NewAttempt):
             word: NewAttempt = value
             return word
-        return click.IntRange(min=0).convert(value, param, ctx)
+        return options.WholeNumber(min=0).convert(value, param, ctx)
 
 
 def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     "--idle",
     "idle_sec",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=options.Number(min=0),
     default=0.0,
     show_default=True,
     help="Measure the idle power for this time before the command starts and after it ends.",
@@ -116,13 +116,13 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
 @click.option(
     "--process-index",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=options.WholeNumber(min=0),
     help="Rank of this process. [default: from the launcher, else 0]",
 )
 @click.option(
     "--world-size",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     help="Number of processes. [default: from the launcher, else 1]",
 )
 @click.option(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 import msgspec
 
-from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.cli import formatting, options, selection, streams, terminal
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.batch.salvage import salvage_all
 
 
 @click.command(epilog=options.examples("results check", "results check --clean"))
-@options.experiment_ids
+@selection.ids_argument
 @click.option("--clean", is_flag=True, help="Remove the leftovers of interrupted writes and deletions.")
 @click.option("--sweep", "old_clean", is_flag=True, hidden=True, help="Old name of --clean.")
 @click.option("--salvage", is_flag=True, help="Save the readable sections of torn results as partial results.")
@@ -29,9 +29,7 @@ def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, 
         terminal.warn_renamed("--sweep", "--clean")
         clean = True
     repository = options.repository()
-    for name in ids:
-        options.require_known(repository, name)
-    findings = list(check_store(repository, ids or None))
+    findings = list(check_store(repository, selection.selected(repository, ids) or None))
     removed = remove_leftovers(repository, findings) if clean else []
     left = [finding for finding in findings if finding.key not in removed]
     if as_json:

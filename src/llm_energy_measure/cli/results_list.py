@@ -124,7 +124,7 @@ case. The exit status is 1 if a file can't be read.
     help="Sort by this column, with unknown values last. [default: id; with --by: the group columns]",
 )
 @click.option("--reverse", is_flag=True, help="Sort in descending order.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
+@click.option("--limit", metavar="N", type=options.WholeNumber(min=0), help="Show at most N rows or groups.")
 @click.option("--model", metavar="TEXT", type=options.Text(), help="List only models whose name contains TEXT.")
 @click.option(
     "--by", metavar="COLUMN,...", callback=_GROUP_COLUMNS, help="Group by these columns; show totals per group."

@@ -28,12 +28,14 @@ _ID = "{id}"
 @click.option(
     "--repeats",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=options.WholeNumber(min=1),
     default=5,
     show_default=True,
     help="Repeat each command N times.",
 )
-@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Print the order of this seed. [default: random]")
+@click.option(
+    "--seed", metavar="N", type=options.WholeNumber(min=0), help="Print the order of this seed. [default: random]"
+)
 @click.option("--no-warm-up", is_flag=True, help="Print no warm-up runs before the first block.")
 @click.option(
     "--format",

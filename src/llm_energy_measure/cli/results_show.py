@@ -61,7 +61,7 @@ class _Shown(NamedTuple):
 @click.option(
     "--attempt",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=options.WholeNumber(min=0),
     help="Show the processes of this earlier attempt. [default: the current attempt]",
 )
 @click.option("--plot", "with_plot", is_flag=True, help="Draw the power over time, if samples are stored.")

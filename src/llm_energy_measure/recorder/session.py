@@ -204,12 +204,17 @@ def _open_sources(experiment_id: str, options: Options, rank: ProcessRank, envir
     if options.require_energy and not opened.sensors:
         opened.close()
         found = "; ".join(map(str, opened.errors.values())) or "no source is selected"
-        advice = "run 'llm-energy-measure doctor' and repair a source, or remove require_energy to record without"
-        raise RecorderError(f"cannot record {experiment_id!r} with energy", found, f"{advice} energy")
+        without = "to record without energy, omit --require-energy (require_energy=True)"
+        advice = f"run 'llm-energy-measure doctor' and repair a source; {without}"
+        raise RecorderError(f"cannot record {experiment_id!r} with energy", found, advice)
     local_rank = rank.launcher.local_rank if rank.launcher is not None else None
     if opened.sources and not opened.sensors and not local_rank:
         found = "no energy sensor works here, so the energy of this run is unknown"
-        print_line(f"warning: {experiment_id}: {found}; run 'llm-energy-measure doctor' for the reasons")
+        advice = (
+            "run 'llm-energy-measure doctor' for the reasons, or state the power of a CPU core with --w-per-core "
+            "(w_per_core); --require-energy (require_energy=True) refuses such a run"
+        )
+        print_line(f"warning: {experiment_id}: {found}; {advice}")
     return opened
 
 

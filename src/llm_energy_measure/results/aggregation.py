@@ -300,7 +300,8 @@ def require_complete(experiment_id: str, report: CompletenessReport) -> None:
         advice = "pass the number of processes (--expected-processes N), or remove the manifest"
         refused = IncompleteExperimentError(doing, describe_unreadable(report), advice)
     else:
-        advice = "run the missing processes, or accept a lower bound (--no-strict, strict=False)"
+        first = "run 'llm-energy-measure results check'" if report.unreadable else "run the missing processes"
+        advice = f"{first}, or accept a lower bound (--no-strict, strict=False)"
         refused = IncompleteExperimentError(doing, describe_missing(report), advice)
     refused.report = report
     raise refused

@@ -395,7 +395,8 @@ def test_run_without_a_sensor_says_so_at_the_start(
     with make_recording(repository, clock, sources=[ReplaySource(fails=True)]):
         assert capsys.readouterr().err == (
             "warning: exp_7: no energy sensor works here, so the energy of this run is unknown; "
-            "run 'llm-energy-measure doctor' for the reasons\n"
+            "run 'llm-energy-measure doctor' for the reasons, or state the power of a CPU core with --w-per-core "
+            "(w_per_core); --require-energy (require_energy=True) refuses such a run\n"
         )
     with make_recording(repository, clock, experiment="other", sources=[]):
         assert capsys.readouterr().err == ""

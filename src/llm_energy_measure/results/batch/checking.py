@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
 from llm_energy_measure.domain.experiment import UnreadableFile, process_index_of
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
-from llm_energy_measure.results.batch.salvage import complete_sections, is_salvaged
+from llm_energy_measure.results.batch.salvage import complete_sections, is_salvaged, lost_sections
 from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
@@ -320,7 +320,9 @@ def _classify(data: bytes, key: str) -> tuple[str, str]:
     if not data.strip(b" \t\r\n\0"):
         return "raw.empty", "it contains no data; run the process again"
     if not _is_complete_json(data):
-        return "raw.torn", _SALVAGE
+        lost = lost_sections(data)
+        # `check --salvage` refuses a file without the required sections.
+        return "raw.torn", "it ends too early to save its sections; run the process again" if lost else _SALVAGE
     try:
         record = codec.decode_raw(data, key)
     except ResultCorruptError:

@@ -106,6 +106,12 @@ def _salvage(repository: FileSystemRepository, key: str, process_index: int, *, 
     return keep_copy(repository.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
 
 
+def lost_sections(data: bytes) -> list[str]:
+    """Return the names of the required sections that a torn file lacks. A file without them can't be salvaged."""
+    sections = complete_sections(data)
+    return [name for name in _REQUIRED if name not in sections]
+
+
 def is_salvaged(repository: FileSystemRepository, folder: str, process_index: int, data: bytes) -> bool:
     """Return True if the partial record of a process was salvaged from these bytes."""
     key = layout.partial_key(folder, process_index)
