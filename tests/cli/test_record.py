@@ -305,6 +305,20 @@ def test_doctor_reports_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(json.dumps(list(checks.values()))) == done.json()
 
 
+def test_doctor_says_how_to_use_a_source_that_is_no_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table alone looks as if `record` would measure with it. An installed CodeCarbon is such a source."""
+    info = tmp_path / "wall_meter-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wall-meter\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[llm_energy_measure.sources]\nwall = wall_meter_of_doctor:make\n")
+    code = "from tests.support.replay import steady_watts\ndef make(): return steady_watts(5.0)\n"
+    (tmp_path / "wall_meter_of_doctor.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    lines = run("doctor", "--w-per-core", "4").out.splitlines()
+    assert "wall works, but only with --source wall (sources=['wall'])" in lines
+    assert not any(line.startswith("cpu_model works") for line in lines)
+
+
 def test_doctor_says_that_a_directory_is_not_checked(tmp_path: Path) -> None:
     for place in (str(tmp_path), f"file://{tmp_path}"):
         assert f"{place}: a directory; only buckets are checked\n" in run("-o", place, "doctor").err

@@ -81,5 +81,8 @@ def _print_checks(checks: list[SourceCheck]) -> None:
     for check in checks:
         if not check.works:
             terminal.print_text(f"{check.source} does not work: {check.problem}; {check.advice}")
+        elif not check.is_automatic:
+            how = f"--source {check.source} (sources=[{check.source!r}])"
+            terminal.print_text(f"{check.source} works, but only with {how}")
     automatic = [check.source for check in checks if check.works and check.is_automatic]
     terminal.info(f"sources that 'record' uses by default: {', '.join(automatic) or 'none, so the energy is unknown'}")
