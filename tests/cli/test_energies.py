@@ -197,7 +197,7 @@ def test_ratios_of_a_partial_total_are_bounds(tmp_path: Path) -> None:
     parts = factories.energy(total_energy_j=None, gpu_energy_j=4096.0, cpu_energy_j=None, ram_energy_j=None)
     save(tmp_path, [factories.raw("exp", energy_metrics=parts)])
     shown = fields(tmp_path, "exp")
-    assert (shown["energy"], shown["energy per token"]) == ("at least 4.096 kJ", "at least 500 mJ/token")
+    assert (shown["energy"], shown["energy per token"]) == ("at least 4.096 kJ", "at least 0.5 J/token")
     assert shown["tokens per joule"] == "at most 2"
     assert "≤ 2" in run("-o", tmp_path, "results", "list").out
 

@@ -229,9 +229,28 @@ def test_show_prints_a_summary_and_the_processes(results: Path) -> None:
     assert (shown["energy"], shown["plain sum"]) == ("2.25 kJ to 4.25 kJ", "4.25 kJ")
     assert shown["tokens"] == "16,484"
     assert shown["throughput"] == "867.5 token/s (mean per process)"
-    assert shown["total throughput"] == "1.735 ktoken/s"
+    assert shown["total throughput"] == "1735 token/s"
     table = done.out.partition("\n\n")[2].splitlines()
     assert [line.split()[0] for line in table[2:]] == ["0", "1"]
+
+
+def test_show_uses_one_unit_for_both_energies_per_token(tmp_path: Path) -> None:
+    energy = factories.energy(total_energy_j=8.0, gpu_energy_j=8.0, cpu_energy_j=0.0, ram_energy_j=0.0)
+    FileSystemRepository(tmp_path).save_raw("a", factories.raw("a", world_size=1, energy_metrics=energy))
+    run("-o", tmp_path, "aggregate", "a")
+    lines = run("-o", tmp_path, "results", "show", "a").out.splitlines()
+    shown = {line[:18].strip(): line[18:].split()[1] for line in lines if line.startswith(("energy per", "per output"))}
+    assert shown == {"energy per token": "mJ/token", "per output token": "mJ/token"}
+
+
+def test_show_has_a_row_for_a_checkpoint_and_a_time_without_inference(tmp_path: Path) -> None:
+    results = shutil.copytree("examples/results", tmp_path / "results")
+    table = run("-o", results, "results", "show", "smollm2_b1_crash").out.partition("\n\n")[2].splitlines()
+    assert [line[:14].split() for line in table[2:]] == [["0"], ["1"], ["2", "(checkpoint)"], ["3"]]
+    bare = factories.raw("bare", world_size=1, inference_metrics=None)
+    FileSystemRepository(results).save_raw("bare", bare)
+    last = run("-o", results, "results", "show", "bare").out.splitlines()[-1]
+    assert f"{bare.timestamps.duration_sec:g} s" in last
 
 
 def test_show_of_a_pending_experiment_advises_to_aggregate(results: Path) -> None:

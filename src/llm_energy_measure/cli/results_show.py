@@ -92,7 +92,8 @@ def show(
         return
     options.require_known(repository, experiment)
     # recover_raw raises if the folder belongs to another experiment. After this call, the folder belongs to this id.
-    results = repository.recover_raw(experiment).results
+    recovery = repository.recover_raw(experiment)
+    results, checkpoints = recovery.results, recovery.partials
     if not raw:
         # The copies have no reference to the bytes of the files, which can be hundreds of megabytes.
         results = [msgspec.structs.replace(result) for result in results]
@@ -104,7 +105,7 @@ def show(
     elif as_json:
         _print_aggregate_json(repository, experiment)
     else:
-        _print_summary(row, repository, experiment, results, _Shown(kind, unit))
+        _print_summary(row, repository, experiment, results, _Shown(kind, unit), checkpoints=checkpoints)
         if with_plot:
             _print_power(repository, experiment, results)
     if row.problems:
@@ -142,7 +143,7 @@ def _show_attempt(
     if raw or as_json:
         _print_raw_results(recovery.results, as_json=as_json)
     else:
-        _print_process_table(recovery.results, unit)
+        _print_process_table(recovery.results, recovery.partials, unit)
     if recovery.unreadable:
         raise SystemExit(1)
 
@@ -161,13 +162,18 @@ def _print_raw_results(raw_results: Sequence[RawProcessResult], *, as_json: bool
         )
 
 
-def _print_process_table(raw_results: Sequence[RawProcessResult], unit: str | None) -> None:
-    energies_of = [result.energy_metrics for result in raw_results]
+def _print_process_table(
+    raw_results: Sequence[RawProcessResult], checkpoints: Sequence[RawProcessResult], unit: str | None
+) -> None:
+    """Print one row for each process. A lower bound includes the checkpoints of processes without a result."""
+    processes = sorted([*raw_results, *checkpoints], key=lambda result: result.process_index)
+    unfinished = {result.process_index for result in checkpoints}
+    energies_of = [result.energy_metrics for result in processes]
     scales = [
         formatting.energy_scale([getattr(energy, f"{name}_energy_j") for energy in energies_of], unit)
         for name in ("total", "gpu", "cpu")
     ]
-    rows = [_cells(result, scales) for result in raw_results]
+    rows = [_cells(result, scales, is_checkpoint=result.process_index in unfinished) for result in processes]
     terminal.print_table(_PROCESS_HEADERS, rows, optional=(9, 8, 1, 2))
 
 
@@ -186,13 +192,16 @@ def _print_summary(
     experiment: str,
     raw_results: Sequence[RawProcessResult],
     shown: _Shown,
+    *,
+    checkpoints: Sequence[RawProcessResult],
 ) -> None:
     aggregated = _aggregated(row, repository, experiment, raw_results)
     terminal.print_fields(_summary(row, aggregated, shown))
-    processes = raw_results or (aggregated.process_results if aggregated is not None else [])
-    if processes:
+    if not (raw_results or checkpoints) and aggregated is not None:
+        raw_results = aggregated.process_results
+    if raw_results or checkpoints:
         terminal.print_line("")
-        _print_process_table(processes, shown.unit)
+        _print_process_table(raw_results, checkpoints, shown.unit)
     if aggregated is not None:
         energy = energies.energy_of(aggregated, shown.kind)
         energies.print_footnote([] if energy.is_undetermined else [energy])
@@ -249,11 +258,8 @@ def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None, shown:
         *(_plain_fields(aggregated, shown) if shown.kind == "plain" else _energy_fields(aggregated, shown)),
         ("tokens", formatting.count(aggregated.total_tokens)),
         *_efficiency(energies.energy_of(aggregated, shown.kind), aggregated.total_tokens, _output_tokens(aggregated)),
-        (
-            "throughput",
-            f"{formatting.quantity(aggregated.avg_tokens_per_second, 'token/s')} ({_throughput_of(method)})",
-        ),
-        ("total throughput", formatting.quantity(_finite(efficiency["effective_batch_throughput"]), "token/s")),
+        ("throughput", f"{_per_second(aggregated.avg_tokens_per_second)} ({_throughput_of(method)})"),
+        ("total throughput", _per_second(_finite(efficiency["effective_batch_throughput"]))),
         ("FLOPs", formatting.quantity(aggregated.total_flops, "FLOP")),
         ("start", formatting.date_time(aggregated.start_time)),
         ("end", formatting.date_time(aggregated.end_time)),
@@ -305,10 +311,10 @@ def _efficiency(energy: energies.Energy, tokens: int | None, output_tokens: int 
     """Return energy per token, energy per output token, and tokens per joule. Undetermined energies give ranges."""
     mark = f"{energies.CORRECTED} " if energy.is_corrected and tokens else ""
     ends_j = [energy.low_j, energy.high_j] if energy.is_undetermined else [energy.low_j]
-    fields = [("energy per token", [formatting.quantity(ratio(energy_j, tokens), "J/token") for energy_j in ends_j])]
-    if output_tokens:
-        per_output = [formatting.quantity(ratio(energy_j, output_tokens), "J/token") for energy_j in ends_j]
-        fields.append(("per output token", per_output))
+    names = [("energy per token", tokens), *([("per output token", output_tokens)] if output_tokens else [])]
+    values = [(name, [ratio(energy_j, number) for energy_j in ends_j]) for name, number in names]
+    scale = formatting.scale([value for _, ends in values for value in ends if value is not None], "J/token")
+    fields = [(name, [formatting.scaled(value, scale) for value in ends]) for name, ends in values]
     fields.append(("tokens per joule", [formatting.quantity(ratio(tokens, end_j)) for end_j in reversed(ends_j)]))
     if energy.is_partial and energy.low_j is not None:
         return [
@@ -360,22 +366,29 @@ def _milliseconds(*values_ms: float | None) -> str:
     return ", ".join(formatting.UNKNOWN if value is None else f"{value:.4g} ms" for value in values_ms)
 
 
+def _per_second(tokens: float | None) -> str:
+    return formatting.scaled(tokens, (1.0, "token/s"))
+
+
 def _finite(value: float) -> float | None:
     """Return the value, or None for NaN: the efficiency metrics contain NaN for unknown values."""
     return None if math.isnan(value) else value
 
 
-def _cells(result: RawProcessResult, scales: Sequence[tuple[float, str]]) -> tuple[str, ...]:
+def _cells(
+    result: RawProcessResult, scales: Sequence[tuple[float, str]], *, is_checkpoint: bool = False
+) -> tuple[str, ...]:
     energy, inference = result.energy_metrics, result.inference_metrics
     energies_j = (energy.total_energy_j, energy.gpu_energy_j, energy.cpu_energy_j)
     gpu = result.gpu_name or formatting.UNKNOWN
+    time_sec = inference.inference_time_sec if inference else None
     return (
-        str(result.process_index),
+        f"{result.process_index}{' (checkpoint)' if is_checkpoint else ''}",
         result.host or formatting.UNKNOWN,
         gpu if result.gpu_id is None else f"{result.gpu_id}: {gpu}",
         *(formatting.scaled(energy_j, scale) for energy_j, scale in zip(energies_j, scales, strict=True)),
         formatting.count(inference.total_tokens if inference else None),
         formatting.quantity(inference.tokens_per_second if inference else None),
-        formatting.scaled(inference.inference_time_sec if inference else None, (1.0, "s")),
+        formatting.scaled(result.timestamps.duration_sec if time_sec is None else time_sec, (1.0, "s")),
         formatting.date_time(result.timestamps.start),
     )
