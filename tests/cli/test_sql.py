@@ -208,15 +208,16 @@ def test_sql_refuses_a_limit_that_is_no_size(results: Path, size: str) -> None:
     assert run("-o", results, "results", "sql", "select 1", "--memory-limit", size).status == 2
 
 
-def test_ctrl_c_interrupts_a_query(results: Path) -> None:
+@pytest.mark.parametrize("delay_sec", [0.0, 0.3, 1.0])  # while DuckDB is imported, is prepared, or runs the query
+def test_ctrl_c_interrupts_a_query(results: Path, delay_sec: float) -> None:
     endless = "select count(*) from range(10000000) a, range(10000000) b where (a.range * b.range) % 7 = 3"
     command = [*MODULE, "-o", str(results), "results", "sql", endless]
     script = (
         "import os, signal, sys, threading, time\n"
         "from llm_energy_measure.cli.main import main\n"
         "def interrupt():\n"
-        "    while 'duckdb' not in sys.modules: time.sleep(0.05)\n"
-        "    time.sleep(1)\n"
+        "    while 'duckdb' not in sys.modules: time.sleep(0.01)\n"
+        f"    time.sleep({delay_sec})\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=interrupt, daemon=True).start()\n"
         "main()\n"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llm_energy_measure.catalogue.dataset import TABLES, open_parts, schemas
 from llm_energy_measure.constants import EXTRA_PACKAGES
@@ -17,6 +18,8 @@ from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+ResultT = TypeVar("ResultT")
 
 _DOING = "cannot run the query"
 
@@ -65,51 +68,74 @@ def query_dataset(
         ConfigurationError: The query is not one SELECT statement, DuckDB rejects it, or it needs too much memory.
         UnsafePathError: A file or a folder of the dataset is a link, a pipe or a device.
     """
-    try:
+    limit = default_memory_bytes() if memory_bytes is None else memory_bytes
+
+    def answer(database: duckdb.DuckDBPyConnection) -> pa.Table:
         import duckdb
         import pyarrow as pa
-    except ImportError as error:
-        advice = f"pip install {EXTRA_PACKAGES['analytics']}"
-        raise MissingExtraError(_DOING, f"{error.name} is not installed", advice) from error
-    memory_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
-    with ExitStack() as stack:
-        database = stack.enter_context(duckdb.connect(":memory:"))
-        for table in TABLES:
-            database.register(table, _table(folder, table, months, stack))
-        database.execute(f"SET memory_limit = '{memory_bytes}B'")
-        for lock in _LOCKS:
-            database.execute(lock)
-        try:
-            statement = _one_query(database, query)
-            return _interruptible(database, lambda: _fetch(database.sql(statement), memory_bytes // 4))
-        except duckdb.OutOfMemoryException as error:
-            found = f"it needs more memory than {memory_bytes / 1e9:.3g} GB"
-            raise ConfigurationError(_DOING, found, "select fewer rows, or raise --memory-limit") from error
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            found = str(error).strip().replace("\n", " ")
-            raise ConfigurationError(_DOING, found, "'describe experiments' lists the columns") from error
+
+        with ExitStack() as stack:
+            tables = {table: _table(folder, table, months, stack) for table in TABLES}
+            try:
+                for table, content in tables.items():
+                    database.register(table, content)
+                database.execute(f"SET memory_limit = '{limit}B'")
+                for lock in _LOCKS:
+                    database.execute(lock)
+                return _fetch(database.sql(_one_query(database, query)), limit // 4)
+            except duckdb.OutOfMemoryException as error:
+                found = f"it needs more memory than {limit / 1e9:.3g} GB"
+                raise ConfigurationError(_DOING, found, "select fewer rows, or raise --memory-limit") from error
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                found = str(error).strip().replace("\n", " ")
+                raise ConfigurationError(_DOING, found, "'describe experiments' lists the columns") from error
+
+    return _interruptible(answer)
 
 
 def column_as_text(column: pa.ChunkedArray) -> list[str | None]:
     """Return the values of a column as DuckDB prints them. Python cannot represent a date after the year 9999."""
-    import duckdb
     import pyarrow as pa
 
-    with duckdb.connect(":memory:") as database:
+    def answer(database: duckdb.DuckDBPyConnection) -> list[str | None]:
         database.execute("SET TimeZone = 'UTC'")
         rows = database.from_arrow(pa.table({"value": column})).project("CAST(#1 AS VARCHAR)").fetchall()
-    return [text for (text,) in rows]
+        return [text for (text,) in rows]
+
+    return _interruptible(answer)
 
 
-def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
-    """Run `work` in a thread, so that Ctrl-C works: DuckDB does not return to Python during a query."""
+def _connect() -> duckdb.DuckDBPyConnection:
+    """Return an empty database. Raises `MissingExtraError` if DuckDB or pyarrow is not installed."""
+    try:
+        import duckdb
+        import pyarrow as pa  # noqa: F401 - the queries need it
+    except ImportError as error:
+        advice = f"pip install {EXTRA_PACKAGES['analytics']}"
+        raise MissingExtraError(_DOING, f"{error.name} is not installed", advice) from error
+    return duckdb.connect(":memory:")
+
+
+def _interruptible(work: Callable[[duckdb.DuckDBPyConnection], ResultT]) -> ResultT:
+    """Return the result of work with an empty database. Ctrl-C interrupts the work.
+
+    Another thread imports DuckDB and makes its calls. In the main thread, Ctrl-C could become an error of a call, or be
+    lost during an import, or wait until the query ends.
+    """
     with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(work)
+        database = thread.submit(_connect).result()
         try:
-            return future.result()
+            return thread.submit(work, database).result()
         except KeyboardInterrupt:
-            database.interrupt()
+            # The thread runs one call after the other, so `after` is done when the work has ended. An interrupt has no
+            # effect before a query starts, so it is repeated.
+            after = thread.submit(bool)
+            while not after.done():
+                database.interrupt()
+                time.sleep(0.02)
             raise
+        finally:
+            database.close()
 
 
 def _fetch(relation: duckdb.DuckDBPyRelation, max_bytes: int) -> pa.Table:
