@@ -26,19 +26,21 @@ CONCURRENCY = 2
 def wait_for_server(url: str, wait_sec: float) -> None:
     """Return when the server answers. End the program if it does not answer within `wait_sec` seconds."""
     deadline = time.monotonic() + wait_sec
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/v1/models", timeout=10).close()
-            return
-        except urllib.error.HTTPError as error:
-            problem: OSError = error
-            if error.code != 503:  # 503: the server still loads the model
-                return
-        except OSError as error:
-            problem = error
+    while (problem := problem_of(url)) is not None:
         if time.monotonic() >= deadline:
             sys.exit(f"error: {url} does not answer: {problem}; start the server, or read its log")
         time.sleep(1)
+
+
+def problem_of(url: str) -> OSError | None:
+    """Return why the server does not answer; None if it answers."""
+    try:
+        urllib.request.urlopen(f"{url}/v1/models", timeout=10).close()
+    except urllib.error.HTTPError as error:
+        return error if error.code == 503 else None  # 503: the server still loads the model
+    except OSError as error:
+        return error
+    return None
 
 
 def events(url: str, model: str, prompt: str) -> Iterator[dict[str, Any]]:
