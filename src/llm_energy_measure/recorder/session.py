@@ -120,10 +120,7 @@ class Session:
         )
         undo.callback(self.measurement.close)
         if self.measurement.reads_sensors:
-            for outer in outer_experiments(experiment_id, environ):
-                found = f"experiment {outer!r} also measures the energy of this process, so do not add both energies"
-                print_line(f"warning: {experiment_id}: {found}")
-                opened.notes.append(found)
+            opened.notes += _warn_of_outer(experiment_id, environ)
         self.tokens = TokenCounter()
         self.phases = Phases(self._totals)
 
@@ -190,6 +187,17 @@ class Session:
             recording_environment=self._environment(),
             **self.measurement.record_fields(end, tokens, is_final=status != "partial"),
         )
+
+
+def _warn_of_outer(experiment_id: str, environ: Mapping[str, str]) -> list[str]:
+    """Print and return a warning for each other experiment that measures this process."""
+    found = [
+        f"experiment {outer!r} also measures the energy of this process, so do not add both energies"
+        for outer in outer_experiments(experiment_id, environ)
+    ]
+    for warning in found:
+        print_line(f"warning: {experiment_id}: {warning}")
+    return found
 
 
 def _open_sources(experiment_id: str, options: Options, rank: ProcessRank, environ: Mapping[str, str]) -> OpenSources:
