@@ -91,12 +91,8 @@ def show(
         _show_attempt(repository, experiment, attempt, unit, raw=raw, as_json=as_json)
         return
     options.require_known(repository, experiment)
-    # recover_raw raises if the folder belongs to another experiment. After this call, the folder belongs to this id.
-    recovery = repository.recover_raw(experiment)
-    results, checkpoints = recovery.results, recovery.partials
-    if not raw:
-        # The copies have no reference to the bytes of the files, which can be hundreds of megabytes.
-        results = [msgspec.structs.replace(result) for result in results]
+    # Raises if the folder belongs to another experiment. After this call, the folder belongs to this id.
+    results, checkpoints = _records(repository, experiment, keeps_bytes=raw)
     row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:
         terminal.warn(problem, fails=True)
@@ -127,6 +123,22 @@ def _print_power(repository: FileSystemRepository, experiment: str, raw_results:
         return
     terminal.print_line("")
     print_figure(found)
+
+
+def _records(
+    repository: FileSystemRepository, experiment: str, *, keeps_bytes: bool
+) -> tuple[list[RawProcessResult], list[RawProcessResult]]:
+    """Return the results and the checkpoints of an experiment.
+
+    With `keeps_bytes`, the records reference the bytes of their files, which can be hundreds of megabytes.
+    """
+    recovery = repository.recover_raw(experiment)
+    if keeps_bytes:
+        return recovery.results, recovery.partials
+    results, checkpoints = (
+        [msgspec.structs.replace(one) for one in found] for found in (recovery.results, recovery.partials)
+    )
+    return results, checkpoints
 
 
 def _show_attempt(
