@@ -494,6 +494,22 @@ def test_duration_shorter_than_the_tasks_is_unknown(tmp_path: Path) -> None:
     assert (record.timestamps.start, record.energy_metrics.duration_sec) == (None, None)
 
 
+def test_task_belongs_to_the_start_of_the_tracker_that_contains_it(tmp_path: Path) -> None:
+    """A run id can have two rows with energies of their own, because its tracker started twice."""
+    first, second = {"timestamp": "2026-03-01T10:00:00"}, {"timestamp": "2026-03-01T12:00:00"}
+    rows = [line(**first, energy_consumed="2.0"), line(**second, energy_consumed="1.0")]
+    (tmp_path / "emissions.csv").write_text("\n".join([",".join(LATEST), *rows]) + "\n")
+    layout = ("task_name", *LATEST)
+    times = {"load": "2026-03-01T09:59:50", "generate": "2026-03-01T11:59:50", "unload": "2026-03-01T12:00:30"}
+    tasks = [line(layout, task_name=name, timestamp=time, duration="1.0") for name, time in times.items()]
+    (tmp_path / "emissions_base_r1.csv").write_text("\n".join([",".join(layout), *tasks]) + "\n")
+    records, entries = read_all(tmp_path)
+    assert [[phase.name for phase in record.phases or []] for record in records] == [["load"], ["generate", "unload"]]
+    assert [entry.experiment_id for entry in entries if entry.code == "task_of_run"] == [
+        records[number].experiment_id for number in (0, 1, 1)
+    ]
+
+
 def european(text: str) -> bytes:
     """Return a table as a European spreadsheet saves it."""
     semicolons = text.replace(",", ";")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -28,7 +29,7 @@ from llm_energy_measure.domain.metrics import (
 )
 from llm_energy_measure.importers.codecarbon_groups import FileRuns, RunRow, find_runs
 from llm_energy_measure.importers.codecarbon_rows import NUMBERS, ROUNDING, EmissionsRow, is_header, read_rows
-from llm_energy_measure.importers.codecarbon_runs import TOOL, Part, experiment_id_of, run_of, typed
+from llm_energy_measure.importers.codecarbon_runs import TOOL, Part, experiment_id_of, is_before, run_of, typed
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.record_parts import (
     component,
@@ -43,6 +44,8 @@ from llm_energy_measure.importers.values import as_joules, parse_boards, parse_n
 
 _Waiting = dict[str, list[tuple[ImportSource, RawProcessResult, Notes, int]]]
 """By experiment id: the records that wait until all processes of the experiment are read, with file, notes and line."""
+_Phases = dict[tuple[str, int], list[Phase]]
+"""The tasks of a run, by run id and number of earlier starts of the tracker."""
 _TOLERANCE = 1e-9
 _POWER_FACTOR = 100.0
 """Greatest ratio of a power sample to the mean power. A greater ratio shows that one of the two has a wrong unit."""
@@ -61,17 +64,18 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     """Yield one record for each run, and for each row without a run id. Tasks become phases of their run."""
     before = len(report.entries)
     files, run_rows = find_runs(sources, options.group_by)
-    phases: dict[str, list[Phase]] = {}
+    phases: _Phases = {}
     for source in sources:
         for row in read_rows(source) if "task_name" in source.header else ():
             run, task = run_of(row.cells) or ("", "") if not row.is_refused else ("", "")
             if task and run in run_rows:
                 notes = Notes()
                 record = _record(source, row, None, notes)
-                phases.setdefault(run, []).append(_phase(task, record.energy_metrics))
-                found = f"the task {task!r} is a part of the run in {run_rows[run].file}, line {run_rows[run].line}"
+                of_run = _row_of_task(run_rows[run], parse_time(row.cells["timestamp"]))
+                phases.setdefault((run, of_run.part), []).append(_phase(task, record.energy_metrics))
+                found = f"the task {task!r} is a part of the run in {of_run.file}, line {of_run.line}"
                 found = "; ".join([f"{found}; the record of the run contains it as a phase", *notes.messages])
-                experiment_id = run_rows[run].experiment_id
+                experiment_id = of_run.experiment_id
                 report.refuse(source.path, "task_of_run", found, row=row.line, experiment_id=experiment_id)
     waiting: _Waiting = {}
     for source, file in zip(sources, files, strict=True):
@@ -84,8 +88,8 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 def _read_file(
     source: ImportSource,
     file: FileRuns,
-    run_rows: Mapping[str, RunRow],
-    phases: Mapping[str, list[Phase]],
+    run_rows: Mapping[str, list[RunRow]],
+    phases: _Phases,
     report: ImportReport,
     *,
     waiting: _Waiting,
@@ -95,8 +99,8 @@ def _read_file(
     Args:
         source: The file.
         file: The runs of the file.
-        run_rows: The row with the energy of each run of all files, by run id.
-        phases: The tasks of each run, by run id.
+        run_rows: The rows with the energy of each run of all files, by run id.
+        phases: The tasks of each run.
         report: Gets an entry for each row.
         waiting: Gets the records of experiments that have processes in later files.
     """
@@ -118,7 +122,7 @@ def _read_file(
         if task:
             found = f"the task {task!r} is a part of run {run}; do not add it to the row of the run in emissions.csv"
             notes.warn("task_without_run", f"{found}, which includes its energy")
-        record = _record(source, row, part, notes, phases.get(run))
+        record = _record(source, row, part, notes, phases.get((run, part.number if part else 0)))
         if other := file.overlapping.get(row.line):
             found = f"the run in {other} measured the same machine at the same time, so both may contain its energy"
             advice = "if they are processes of one experiment, group them by a column that only they share"
@@ -142,6 +146,11 @@ def _enter_group(
     """Yield the records of an experiment in order of the process index, and add them to the report."""
     for source, record, notes, line in sorted(group, key=lambda member: member[1].process_index):
         yield report.record(source.path, record, notes, row=line)
+
+
+def _row_of_task(rows: list[RunRow], end: datetime | None) -> RunRow:
+    """Return the row of a run that contains a task: the first row that is not before the end of the task."""
+    return next((row for row in rows if end and row.end and not is_before(row.end, end)), rows[-1])
 
 
 def _phase(task: str, energy: EnergyMetrics) -> Phase:

@@ -25,11 +25,21 @@ class Process(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """The row with the energy of a run: experiment id of its record, name of its file, and line."""
+    """The row with the energy of a run, after one start of its tracker.
+
+    Attributes:
+        experiment_id: Id of the experiment of its record.
+        file: Name of the file.
+        line: Line of the row.
+        part: Number of earlier starts of the tracker.
+        end: Time of the row. None if the time is unknown.
+    """
 
     experiment_id: str
     file: str
     line: int
+    part: int
+    end: datetime | None
 
 
 class FileRuns(NamedTuple):
@@ -59,8 +69,8 @@ class _Run(NamedTuple):
         return self.file, self.part.first_line
 
 
-def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[FileRuns], dict[str, RunRow]]:
-    """Return the runs of each file, and for each run id the row with the energy of the whole run.
+def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[FileRuns], dict[str, list[RunRow]]]:
+    """Return the runs of each file, and for each run id the rows with the energy, one for each start of the tracker.
 
     Args:
         sources: The files. Runs of several files can be processes of one experiment.
@@ -84,10 +94,10 @@ def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[F
         for group in groups
         for index, run in enumerate(group)
     }
-    files, run_rows = [], dict[str, RunRow]()
+    files, run_rows = [], dict[str, list[RunRow]]()
     for number, (source, runs) in enumerate(zip(sources, of_files, strict=True)):
         file = FileRuns(runs, {}, {})
-        for (run, task), [part, *_] in runs.parts.items():
+        for (run, task), [part, *later] in runs.parts.items():
             if task:
                 continue
             process = processes.get(run)
@@ -97,7 +107,11 @@ def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[F
                 name = "" if other.file == number else f"{sources[other.file].path.name}, "
                 file.overlapping[part.line] = f"{name}line {other.part.line}"
             experiment_id = process.experiment_id if process else part.experiment_id
-            run_rows[run] = RunRow(experiment_id, source.path.name, part.line)
+            ids = [experiment_id, *(one.experiment_id for one in later)]
+            run_rows[run] = [
+                RunRow(one_id, source.path.name, one.line, one.number, one.last.end)
+                for one_id, one in zip(ids, [part, *later], strict=True)
+            ]
         files.append(file)
     return files, run_rows
 

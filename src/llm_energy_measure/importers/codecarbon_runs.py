@@ -197,7 +197,7 @@ def _part_of(reading: EnergyReading, parts: list[Part], *, has_run_id: bool) -> 
     if last.energy_kwh is None or (reading.energy_kwh or 0.0) >= last.energy_kwh:
         return parts[-1]
     # The energy is lower. This is no restart if the row starts before the earlier row ended and a component rose.
-    is_after = reading.start is None or last.end is None or not _is_before(reading.start, last.end)
+    is_after = reading.start is None or last.end is None or not is_before(reading.start, last.end)
     return None if is_after or not _rises_and_falls(last, reading) else parts[-1]
 
 
@@ -208,7 +208,8 @@ def _is_same_start(one: EnergyReading, other: EnergyReading) -> bool:
     return abs((one.start - other.start).total_seconds()) <= tolerance_sec
 
 
-def _is_before(one: datetime, other: datetime) -> bool:
+def is_before(one: datetime, other: datetime) -> bool:
+    """Return True if a time is clearly earlier than another. False if only one of them has a time zone."""
     return (one.tzinfo is None) == (other.tzinfo is None) and (other - one).total_seconds() > _SAME_START_SEC
 
 
