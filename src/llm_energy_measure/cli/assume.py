@@ -52,7 +52,7 @@ def _scope(doing: str, value: str) -> str:
 
 
 def _count(doing: str, value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and 1 <= int(value[:8]) <= _MOST):
+    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(_MOST)) and 1 <= int(value) <= _MOST):
         found = f"{value!r} is not a whole number from 1 to {_MOST:,}"
         raise ConfigurationError(doing, found, "use a whole number, such as 2")
     return int(value)
