@@ -24,6 +24,8 @@ MAX_TEST_MODULE_LINES = 650
 MAX_TEST_NAME = 70
 MAX_RESULTS_ENTRIES = 10
 
+DECODED_WITHOUT_RECORDS = {"dict[str, msgspec.Raw]", "list[msgspec.Raw]"}
+
 CODE = re.compile(r'"[A-Z]+[0-9]*",')
 EXCEPTION_COMMENT = re.compile(
     r"#\s{0,2}(?:noqa(?P<lint>: *[A-Z]+[0-9]+(?:, *[A-Z]+[0-9]+)*)?|type: ignore(?P<types>\[[a-z, -]+\])?)"
@@ -96,6 +98,22 @@ def test_source_checks_capabilities_and_no_class_of_a_store() -> None:
         if pattern.search(line)
     ]
     assert found == [], "check a flag of the `Store` protocol, such as `supports_paths`"
+
+
+def test_decoders_of_records_are_created_at_import() -> None:
+    """msgspec can crash if several threads use a class of records first at the same time."""
+    found = []
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        inner = {id(node) for function in functions(path) for node in ast.walk(function)}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func)
+            types = [ast.unparse(one.value) for one in call.keywords if one.arg == "type"]
+            if name.endswith("json.decode") and not set(types) <= DECODED_WITHOUT_RECORDS:
+                found.append(f"{path.name}:{call.lineno} decodes {types[0]}")
+            if name.endswith("json.Decoder") and id(call) in inner:
+                found.append(f"{path.name}:{call.lineno} creates a decoder in a function")
+    assert found == []
 
 
 def test_results_package_has_few_entries() -> None:

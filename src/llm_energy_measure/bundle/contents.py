@@ -67,6 +67,9 @@ class Selection(Struct, kw_only=True):
     pseudonyms: dict[str, int] | None = None
 
 
+SELECTION_DECODER = msgspec.json.Decoder(Selection)
+
+
 def encode_json(value: object) -> bytes:
     """Return a value as indented JSON; equal values have equal bytes."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
@@ -76,7 +79,7 @@ def decode_selection(data: bytes) -> Selection:
     """Return the selection in the bytes of `selection.json`. Raises `BundleError` if they are not a selection."""
     try:
         require_bounded_json(data)
-        return msgspec.json.decode(data, type=Selection)
+        return SELECTION_DECODER.decode(data)
     except (ValueError, RecursionError) as error:
         raise refuse("bag.form", SELECTION, f"it is not a selection: {str(error)[:200]}") from error
 
@@ -104,6 +107,9 @@ class _Process(Struct):
     timestamps: _Times | None = None
 
 
+_PROCESS_DECODER = msgspec.json.Decoder(_Process)
+
+
 class Environment:
     """Machines and software of the packed records, and the date of the newest record."""
 
@@ -118,7 +124,7 @@ class Environment:
             if process_index_of(key.rpartition("/")[2]) is None:
                 continue
             try:
-                process = msgspec.json.decode(data, type=_Process)
+                process = _PROCESS_DECODER.decode(data)
             except (ValueError, RecursionError):
                 continue
             times = process.timestamps or _Times()

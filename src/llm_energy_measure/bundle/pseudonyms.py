@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from llm_energy_measure.bundle.contents import Selection
+from llm_energy_measure.bundle.contents import SELECTION_DECODER, Selection
 from llm_energy_measure.bundle.snapshot import Snapshot, repository_of
 from llm_energy_measure.bundle.verdicts import verdict_on
 from llm_energy_measure.exceptions import ConfigurationError, ResultsError
@@ -98,7 +98,7 @@ class Pseudonyms:
     def apply_to_selection(self, selection: Selection) -> None:
         """Replace the names in the selection, and store how many names were replaced."""
         document = msgspec.json.encode(selection)
-        replaced = msgspec.json.decode(self._bytes(document), type=Selection)
+        replaced = SELECTION_DECODER.decode(self._bytes(document))
         for name in Selection.__struct_fields__:
             setattr(selection, name, getattr(replaced, name))
         selection.pseudonyms = self.counts

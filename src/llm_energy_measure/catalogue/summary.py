@@ -125,6 +125,9 @@ class _Processes(Struct):
     process_results: list[EmbeddedProcess] = field(default_factory=list)
 
 
+_DECODER = msgspec.json.Decoder(_Processes)
+
+
 def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummary:
     """Return the summary of an experiment. Unreadable files become problems in the summary."""
     return scan_experiment(repository, folder).summary
@@ -252,7 +255,7 @@ def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
 def _embedded(data: bytes | None) -> list[EmbeddedProcess]:
     """Return the needed fields of the raw results in an aggregate. Return an empty list if they cannot be decoded."""
     try:
-        return msgspec.json.decode(data or b"{}", type=_Processes).process_results
+        return _DECODER.decode(data or b"{}").process_results
     except (msgspec.DecodeError, RecursionError):
         return []
 

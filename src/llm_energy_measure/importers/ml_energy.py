@@ -53,6 +53,9 @@ class _Request(msgspec.Struct):
     success: bool | None = None
 
 
+_REQUESTS_DECODER = msgspec.json.Decoder(list[_Request])
+
+
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """Return one record for each window of a run, or for each configuration of a leaderboard."""
     [source] = sources
@@ -182,7 +185,7 @@ def _latency(source: ImportSource, completed: int | None) -> LatencyMeasurements
     """Return the latency samples of the requests that succeeded."""
     raw = source.fields.get("results")
     try:
-        requests = msgspec.json.decode(raw, type=list[_Request]) if raw is not None else []
+        requests = _REQUESTS_DECODER.decode(raw) if raw is not None else []
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     good = [request for request in requests if request.success is not False]

@@ -70,6 +70,9 @@ class LockOwner(msgspec.Struct, frozen=True, kw_only=True):
         return not _is_running(self.pid, self.started)
 
 
+_DECODER = msgspec.json.Decoder(LockOwner)
+
+
 def this_process(process_index: int, *, attempt: int, host: str | None, boot_id: str | None) -> LockOwner:
     """Return the calling process as an owner of locks."""
     try:
@@ -246,7 +249,7 @@ class Locks:
                 raise RecorderError(f"cannot lock {name}", f"it has {number} lock files", f"remove claim-{name}-*.json")
             try:
                 data = self.store.get(layout.claim_key(self.folder, name, number))
-                return number, msgspec.json.decode(data, type=LockOwner)
+                return number, _DECODER.decode(data)
             except ResultNotFoundError:
                 # The owner released the lock after the listing, so list again. If this process created the next number,
                 # another process could create this number, and both processes would hold the lock.

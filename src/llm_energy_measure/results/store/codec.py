@@ -99,9 +99,14 @@ class _Id(msgspec.Struct):
 _COMPARED_BYTES = 1024 * 1024
 _Bytes = bytes | memoryview
 RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult, AggregatedSummary, _Envelope)
+# Decoders are created at import. msgspec prepares a class of records at its first use, and can crash the process if
+# several threads use the class first at the same time.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (RawProcessResult, AggregatedResult, _Envelope, Manifest)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (RawProcessResult, AggregatedResult, AggregatedSummary, _Envelope, Manifest)
 }
+_EMBEDDED_DECODER = msgspec.json.Decoder(_Embedded)
+_ID_DECODER = msgspec.json.Decoder(_Id)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -141,7 +146,7 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
 def peek_id(data: bytes) -> str | None:
     """Return the experiment id in a file without a check of its other fields; None if there is no id."""
     try:
-        return msgspec.json.decode(data.removeprefix(BOM), type=_Id).experiment_id
+        return _ID_DECODER.decode(data.removeprefix(BOM)).experiment_id
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
 
@@ -315,7 +320,7 @@ def _are_sources(sources: Sequence[SourceFile], raws: Sequence[_Bytes]) -> bool:
 
 def embedded_records(data: bytes) -> list[memoryview]:
     """Return the raw records embedded in an aggregate, as parts of its bytes, in order."""
-    return [memoryview(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
+    return [memoryview(raw) for raw in _EMBEDDED_DECODER.decode(data.removeprefix(BOM)).process_results]
 
 
 def is_copy_of(embedded: memoryview, data: bytes) -> bool:

@@ -39,6 +39,9 @@ class Tags(Struct, frozen=True, kw_only=True):
     schema_version: str = SCHEMA_VERSION
 
 
+_DECODER = msgspec.json.Decoder(Tags)
+
+
 def load_tags(store: Store, experiment_id: str) -> Tags:
     """Return the tags and the note of an experiment; both are empty if there is no file.
 
@@ -119,7 +122,7 @@ def decode_tags(data: bytes, name: str) -> Tags:
     """Return the tags in the bytes of a file. Raises `ResultCorruptError` if they are not a file of tags."""
     try:
         require_bounded_json(data)
-        return msgspec.json.decode(data, type=Tags)
+        return _DECODER.decode(data)
     except (ValueError, RecursionError) as error:
         found = str(error).replace("`", "")
         raise ResultCorruptError(f"cannot load the tags {name}", found, "repair or remove the file") from error
