@@ -30,10 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import CompletenessReport
+from typing import Protocol
 
 
 class LLMEnergyMeasureError(Exception):
@@ -179,14 +176,37 @@ class AggregationError(LLMEnergyMeasureError):
     """Raw results cannot be aggregated."""
 
 
+class Completeness(Protocol):
+    """Expected and found processes of an experiment: a `llm_energy_measure.domain.CompletenessReport`.
+
+    This module is below `domain`, so it can't import the class itself.
+    """
+
+    @property
+    def expected_processes(self) -> int:
+        """Number of processes that should have a result, at least 0."""
+
+    @property
+    def found_processes(self) -> int:
+        """Number of expected processes with a readable result, at least 0."""
+
+    @property
+    def missing(self) -> list[int]:
+        """Expected indices without a readable result, in ascending order."""
+
+    @property
+    def unexpected(self) -> list[int]:
+        """Indices of results at or above `expected_processes`, in ascending order."""
+
+
 class IncompleteExperimentError(AggregationError):
     """Strict aggregation found that results of some processes are missing.
 
     Attributes:
-        report: The expected, found, missing and unreadable processes.
+        report: The expected, found, missing and unreadable processes: a `CompletenessReport`.
     """
 
-    report: CompletenessReport | None = None
+    report: Completeness | None = None
 
 
 class IncompatibleResultsError(AggregationError, ValueError):
