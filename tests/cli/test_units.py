@@ -89,7 +89,7 @@ def test_unit_without_an_energy_is_one_sentence(results: Path, arguments: tuple[
 def test_unknown_unit_names_the_units(results: Path, command: str) -> None:
     done = run("-o", results, "results", command, "--unit", "eV")
     assert done.status == 2
-    assert "'J', 'mJ', 'kJ', 'MJ', 'Wh', 'kWh'" in done.err
+    assert "'J', 'mJ', 'kJ', 'MJ', 'mWh', 'Wh', 'kWh', 'MWh'" in done.err
 
 
 def test_tables_of_python_refuse_the_same_units(results: Path) -> None:

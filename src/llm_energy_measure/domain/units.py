@@ -94,8 +94,17 @@ _UNITS: dict[str, tuple[str, float]] = {
     "requests": ("request", 1.0),
 }
 
-ENERGY_UNITS = {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": JOULES_PER_KWH}
-"""Number of joules in each unit in which tables can show an energy."""
+ENERGY_UNITS = {
+    "J": 1.0,
+    "mJ": 1e-3,
+    "kJ": 1e3,
+    "MJ": 1e6,
+    "mWh": 3.6,
+    "Wh": 3600.0,
+    "kWh": JOULES_PER_KWH,
+    "MWh": 1000 * JOULES_PER_KWH,
+}
+"""Number of joules in each unit in which a table can show an energy, or an imported file can state it."""
 
 
 def convert(value: float, unit: str, to: str) -> float | None:

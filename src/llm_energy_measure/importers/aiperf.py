@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_energy_measure.domain.experiment import Status
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Provenance
+from llm_energy_measure.domain.units import ENERGY_UNITS
 from llm_energy_measure.importers.benchmark import Benchmark, Document
 from llm_energy_measure.importers.json_text import as_object
 from llm_energy_measure.importers.record_parts import component
@@ -22,7 +23,6 @@ from llm_energy_measure.importers.report import Notes
 from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_integer, as_number, as_text
 
-_JOULES_PER = {"MJ": 1e6, "kJ": 1e3, "J": 1.0, "mJ": 1e-3}
 _DEVICE_ENERGIES = ("nvidia_energy_consumption", "amd_energy_consumption", "energy_consumption")
 _TOTALS = ("nvidia_total_gpu_energy", "amd_total_gpu_energy", "total_gpu_energy")
 _METRICS = {"request_count", "benchmark_duration", "request_throughput", "output_token_throughput"}
@@ -49,7 +49,7 @@ def _status(document: Document, notes: Notes) -> Status | None:
 def _joules(metric: object) -> float | None:
     """Return the energy of a metric in joules; None if it is unknown or 0. AIPerf writes 0 for a reset counter."""
     found = as_object(metric)
-    factor = _JOULES_PER.get(str(found.get("unit")))
+    factor = ENERGY_UNITS.get(str(found.get("unit")))
     low, high = as_number(found.get("min")), as_number(found.get("max"))
     value = high - low if high is not None and low is not None else as_number(found.get("avg"))
     return value * factor if factor is not None and value is not None and value > 0 else None

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.units import ENERGY_UNITS
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.mapping import Cell, Expression, parse_mappings
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
@@ -40,7 +41,6 @@ _ENERGY = re.compile(r"energy|joule", re.IGNORECASE)
 _UNIT = re.compile(r"(?:[ _(\[])(mJ|kJ|MJ|J|joules?|mWh|Wh|kWh)[)\]]?$", re.IGNORECASE)
 _NAMEABLE = re.compile(r"(?:[^\[\]]|\[[^\[\]]*\])+")
 """Column names that an expression can contain."""
-_JOULES_PER = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6, "mWh": 3.6, "Wh": 3600.0, "kWh": 3.6e6, "MWh": 3.6e9}
 _PART = re.compile(r"(?<![a-z])(gpu|cpu|d?ram)(?![a-z])", re.IGNORECASE)
 
 
@@ -112,9 +112,9 @@ def _factor(unit: str) -> float | None:
     """Return the joules per unit; None if its letter case leaves two units possible, as for `mj` (mJ or MJ)."""
     if unit.lower().startswith("joule"):
         return 1.0
-    if unit in _JOULES_PER:
-        return _JOULES_PER[unit]
-    [factor, *others] = [factor for name, factor in _JOULES_PER.items() if name.lower() == unit.lower()]
+    if unit in ENERGY_UNITS:
+        return ENERGY_UNITS[unit]
+    [factor, *others] = [factor for name, factor in ENERGY_UNITS.items() if name.lower() == unit.lower()]
     return None if others else factor
 
 
