@@ -72,6 +72,8 @@ class _Run(NamedTuple):
 def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[FileRuns], dict[str, list[RunRow]]]:
     """Return the runs of each file, and for each run id the rows with the energy, one for each start of the tracker.
 
+    Without task files, the second value is empty.
+
     Args:
         sources: The files. Runs of several files can be processes of one experiment.
         group_by: Column that the user chose: runs with equal cells are processes of one experiment. None to use the
@@ -95,6 +97,7 @@ def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[F
         for index, run in enumerate(group)
     }
     files, run_rows = [], dict[str, list[RunRow]]()
+    has_tasks = any("task_name" in source.header for source in sources)
     for number, (source, runs) in enumerate(zip(sources, of_files, strict=True)):
         file = FileRuns(runs, {}, {})
         for (run, task), [part, *later] in runs.parts.items():
@@ -106,12 +109,13 @@ def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[F
             if (other := overlapping.get((number, run))) is not None:
                 name = "" if other.file == number else f"{sources[other.file].path.name}, "
                 file.overlapping[part.line] = f"{name}line {other.part.line}"
-            experiment_id = process.experiment_id if process else part.experiment_id
-            ids = [experiment_id, *(one.experiment_id for one in later)]
-            run_rows[run] = [
-                RunRow(one_id, source.path.name, one.line, one.number, one.last.end)
-                for one_id, one in zip(ids, [part, *later], strict=True)
-            ]
+            if has_tasks:
+                ids = [process.experiment_id if process else part.experiment_id]
+                ids += [one.experiment_id for one in later]
+                run_rows[run] = [
+                    RunRow(experiment_id, source.path.name, one.line, one.number, one.last.end)
+                    for experiment_id, one in zip(ids, [part, *later], strict=True)
+                ]
         files.append(file)
     return files, run_rows
 
