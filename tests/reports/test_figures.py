@@ -19,6 +19,7 @@ from llm_energy_measure.reports.labels import for_matplotlib, readable
 from llm_energy_measure.reports.plots import (
     MOST_MARKS,
     Axis,
+    Kind,
     Mark,
     Panel,
     Plot,
@@ -125,6 +126,28 @@ def test_a_range_has_no_value(ranges: Path) -> None:
     assert wide.y_low < wide.y_high
     [row] = [row for row in data_table(figure).rows if row.cells[0].text == "wide"]
     assert [cell.value for cell in row.cells[2:5]] == [None, wide.y_low, wide.y_high]
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("points", "To see the other values, make a report of fewer experiments with --where."),
+        ("line", "The files samples-process_* in raw/ contain all samples."),
+    ],
+)
+def test_limited_data_of_a_figure_advise_where_the_others_are(kind: Kind, advice: str) -> None:
+    marks = [Mark(x=float(number), y=1.0) for number in range(501)]
+    axis = Axis(label="x")
+    figure = Plot(
+        name="one",
+        title="",
+        description="",
+        kind=kind,
+        x=axis,
+        y=axis,
+        panels=[Panel(series=[Series(name="", marks=marks)])],
+    )
+    assert data_table(figure).notes == [f"The table shows 500 of 501 values. {advice}"]
 
 
 def test_two_configurations_in_one_bar_are_refused(examples: Path) -> None:
@@ -317,8 +340,8 @@ def test_plot_names_the_metrics_if_an_axis_is_unknown(examples: Path, axes: tupl
     done = run("-o", examples, "results", "plot", "--x", axes[0], "--y", axes[1])
     assert done.status == 2
     assert "cannot draw 'nothing': there is no value with this name; for a configuration key, write conf" in done.err
-    assert "config.nothing; or use a metric (j_per_token, " in done.err
-    assert "tag.KEY, config.KEY" in done.err
+    assert "config.nothing; otherwise use a metric (j_per_token, " in done.err
+    assert "a numeric column of an export, or a fact (tag.KEY, config.KEY" in done.err
 
 
 def test_plot_reads_numeric_columns_of_an_export(examples: Path) -> None:

@@ -10,14 +10,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from llm_energy_measure.analysis.observations import METRICS, read_observations
 from llm_energy_measure.analysis.repeats import repeats_of
 from llm_energy_measure.exceptions import ResultNotFoundError
+from llm_energy_measure.reports import sections
 from llm_energy_measure.reports.build import write_report
 from llm_energy_measure.reports.experiments import breakdown, details_section, read_aggregates
 from llm_energy_measure.reports.reading import read_results
-from llm_energy_measure.reports.sections import shown_experiments
+from llm_energy_measure.reports.sections import MOST_ROWS, shown_experiments
 from llm_energy_measure.reports.tables import Cell, Row, limited
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
@@ -302,6 +304,52 @@ def test_a_limited_table_says_so() -> None:
     rows = [Row([Cell(str(number))]) for number in range(5)]
     assert limited(rows, 3, "rows", "Use X.") == (rows[:3], ["The table shows 3 of 5 rows. Use X."])
     assert limited(rows, 5, "rows", "Use X.") == (rows, [])
+    advice = "To see the other rows, make a report of fewer experiments with --where."
+    assert limited(rows, 3, "rows")[1] == [f"The table shows 3 of 5 rows. {advice}"]
+
+
+def test_limited_sections_advise_how_to_see_the_other_rows(examples: Path) -> None:
+    few = read_results(FileSystemRepository(examples))
+    one, observation = few.experiments[0], few.observations[0]
+    names = [f"many_{number}" for number in range(MOST_ROWS + 1)]
+    results = structs.replace(
+        few,
+        experiments=[
+            one._replace(
+                summary=structs.replace(one.summary, experiment_id=name, hosts=[name], attribution_basis=[name])
+            )
+            for name in names
+        ],
+        observations=[structs.replace(observation, experiment_id=name) for name in names],
+    )
+    figures = repeats_of(few.observations, sections.REPEATS_METRICS)
+    [group, *_] = figures.groups
+    groups = [structs.replace(group, experiment_ids=[name]) for name in names]
+    repeats = structs.replace(figures, groups=groups, left_out=dict.fromkeys(names, "a copy"))
+    found = {
+        table.caption: table.notes[0]
+        for section in (
+            sections.repeats_section(results, repeats),
+            sections.provenance(results),
+            sections.experiments_table(results),
+            sections.excluded(results, repeats),
+            sections.environment(results),
+        )
+        for table in section.tables
+    }
+    # Only a report has the columns of the last three tables, and the experiments without an aggregate.
+    assert {caption: note.partition(" of ")[2].partition(". ")[2] for caption, note in found.items()} == {
+        "Repeats": "'llm-energy-measure results repeats --json' prints all configurations.",
+        "Experiments": (
+            "Experiments that are not complete are chosen first. "
+            "'llm-energy-measure results list --json' prints all experiments."
+        ),
+        "Provenance and scope": "To see the other rows, make a report of fewer experiments with --where.",
+        "Environment": "To see the other rows, make a report of fewer experiments with --where.",
+        "Experiments outside the statistics": (
+            "To see the other experiments, make a report of fewer experiments with --where."
+        ),
+    }
 
 
 def test_experiments_without_tokens_show_their_energy(tmp_path: Path) -> None:

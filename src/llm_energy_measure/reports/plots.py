@@ -215,7 +215,9 @@ def data_table(plot: Plot) -> Table:
         for series in panel.series
         for mark in series.marks
     ]
-    kept, notes = limited(rows, _MOST_TABLE_ROWS, "values", "'results export' writes all.")
+    # In a report, only the figures of power samples have lines.
+    advice = "The files samples-process_* in raw/ contain all samples." if plot.kind == "line" else None
+    kept, notes = limited(rows, _MOST_TABLE_ROWS, "values", advice)
     headers = [header for header, _ in shown]
     return Table(name=f"{plot.name}-data", caption=f"Data: {plot.title}", headers=headers, rows=kept, notes=notes)
 

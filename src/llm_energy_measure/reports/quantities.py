@@ -68,7 +68,7 @@ def require_value(name: str) -> None:
         # The configuration keys are not known yet.
         advice = (
             f"for a configuration key, write {PREFIX}{name}; "
-            f"or use a metric ({', '.join(METRICS)}), a numeric column of an export, {FACT_NAMES}"
+            f"otherwise use a metric ({', '.join(METRICS)}), a numeric column of an export, or a fact ({FACT_NAMES})"
         )
         raise ConfigurationError(f"cannot draw {name!r}", "there is no value with this name", advice)
 

@@ -27,7 +27,6 @@ MOST_ROWS = 1_000
 _MOST_GROUPS = 500
 _MOST_NAME = 120
 _MOST_EXCLUDED = 300
-_LIST_ADVICE = "'llm-energy-measure results list --json' prints all."
 
 
 def summary(results: Results) -> Section:
@@ -128,7 +127,8 @@ def repeats_section(results: Results, repeats: Repeats) -> Section:
         for group in repeats.groups
     ]
     headers.append(Header("verdict"))
-    shown, notes = limited(rows, _MOST_GROUPS, "configurations", "'results repeats --json' prints all.")
+    advice = "'llm-energy-measure results repeats --json' prints all configurations."
+    shown, notes = limited(rows, _MOST_GROUPS, "configurations", advice)
     notes.append("n: number of repeats. CV: standard deviation divided by mean. The interval is t-based.")
     if results.kind == "attributed" and any(group.corrected for group in repeats.groups):
         notes.append(f"{CORRECTED_NOTE}; the mean uses the attributed energy.")
@@ -172,7 +172,7 @@ def provenance(results: Results) -> Section:
         Row([*map(Cell, key), tables.count(len(names)), Cell(verdicts_of(results, names))])
         for key, names in sorted(groups.items())
     ]
-    shown, notes = limited(rows, _MOST_GROUPS, "rows", _LIST_ADVICE)
+    shown, notes = limited(rows, _MOST_GROUPS, "rows")
     table = Table(
         name="provenance-table",
         caption="Provenance and scope",
@@ -204,7 +204,8 @@ def experiments_table(results: Results) -> Section:
     total = len(results.experiments)
     if len(chosen) < total:
         first = "Experiments that are not complete are chosen first."
-        notes.insert(0, f"The table shows {len(chosen):,} of {total:,} experiments. {first} {_LIST_ADVICE}")
+        advice = "'llm-energy-measure results list --json' prints all experiments."
+        notes.insert(0, f"The table shows {len(chosen):,} of {total:,} experiments. {first} {advice}")
     headers = [
         Header("experiment"),
         Header("verdict"),
@@ -275,7 +276,7 @@ def excluded(results: Results, repeats: Repeats) -> Section:
         Row([Cell(row.experiment_id), Cell(row.verdict), Cell(_pending_reason(row.experiment_id)), Cell("no")])
         for row in results.pending
     ]
-    shown, notes = limited(rows, _MOST_EXCLUDED, "experiments", "'results repeats --json' prints all.")
+    shown, notes = limited(rows, _MOST_EXCLUDED, "experiments")
     table = Table(
         name="excluded-table",
         caption="Experiments outside the statistics",
@@ -310,7 +311,7 @@ def environment(results: Results) -> Section:
     order = (*names, "host names")
     found = sorted(counts.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0][1]))
     rows = [Row([Cell(name), Cell(value), tables.count(number)]) for (name, value), number in found]
-    shown, notes = limited(rows, _MOST_GROUPS, "rows", _LIST_ADVICE)
+    shown, notes = limited(rows, _MOST_GROUPS, "rows")
     headers = [Header("fact"), Header("value"), Header("experiments", "right")]
     table = Table(name="environment-table", caption="Environment", headers=headers, rows=shown, notes=notes)
     return Section(name="environment", title="Environment", tables=[table])
@@ -326,7 +327,8 @@ def comparison(found: Comparison, kind: EnergyKind) -> Section:
             Row([Cell(text, value) for text, value in zip(texts, _compared(row), strict=True)])
             for texts, row in zip(comparison_text.cells(table, found.margin), table.rows, strict=True)
         ]
-        shown, notes = limited(rows, _MOST_GROUPS, "rows", "'results compare --json' prints all.")
+        advice = "'llm-energy-measure results compare --json' prints all rows."
+        shown, notes = limited(rows, _MOST_GROUPS, "rows", advice)
         found_tables.append(
             Table(
                 name=f"comparison-{number}",

@@ -114,15 +114,16 @@ def per(found: Energy, denominator: float | None, unit: str) -> Cell:
     return Cell(f"{mark}{'≥ ' if at_least else ''}{low_text}", low)
 
 
-def limited(rows: Sequence[Row], most: int, noun: str, advice: str) -> tuple[list[Row], list[str]]:
+def limited(rows: Sequence[Row], most: int, noun: str, advice: str | None = None) -> tuple[list[Row], list[str]]:
     """Return the first rows, and a note if rows are left out.
 
     Args:
         rows: All rows.
         most: Greatest number of rows.
         noun: What a row is, in the plural.
-        advice: How to see all rows.
+        advice: How to see all rows. None if no command prints all these rows.
     """
     if len(rows) <= most:
         return list(rows), []
+    advice = advice or f"To see the other {noun}, make a report of fewer experiments with --where."
     return list(rows[:most]), [f"The table shows {most:,} of {len(rows):,} {noun}. {advice}"]
