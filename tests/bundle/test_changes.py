@@ -179,4 +179,4 @@ def test_edit_with_new_manifests_changes_a_verdict(whole: Path) -> None:
     files[name] = files[name].replace(b"2000.0", b"1000.0")
     found = verify_bundle(bundles.Files(bundles.listed_again(files)))
     assert (found.outcome, found.problems[0].name) == ("verdict-differs", "llama_c0")
-    assert "verdict is stale, stored is undetermined" in found.problems[0].message
+    assert "the recomputed verdict is stale, the stored verdict is undetermined" in found.problems[0].message

@@ -211,7 +211,8 @@ def test_changed_verdict_is_named(whole: Path, tmp_path: Path) -> None:
     verdicts = bundles.unpacked(whole)[names.VERDICTS].replace(b'"verdict":"undetermined"', b'"verdict":"complete"')
     done = verify(with_changed(whole, tmp_path / "a.zip", names.VERDICTS, verdicts, listed=True))
     assert (done.status, done.out.split(":")[0]) == (14, "verdict-differs")
-    assert "- llama_c0: verdict is undetermined, stored is complete (verdict.differs)" in done.out
+    difference = "the recomputed verdict is undetermined, the stored verdict is complete"
+    assert f"- llama_c0: {difference} (verdict.differs)" in done.out
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "exchanged"])

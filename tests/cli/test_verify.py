@@ -81,8 +81,8 @@ def test_a_failed_check_is_explained_with_numbers(mixed: Path) -> None:
     assert first == "node: over-counted, plain sum 138 kJ, attributed 34.5 kJ (33 kJ to 36 kJ), counted 4 times"
     assert explained[0] == (
         "  error energy.over_counted: 4 processes on host node-1 imply 3,450 W of GPU power together, and the boards "
-        "of the host can draw 1,000 W; each reading needs all boards of the host, so every process read the whole "
-        "host; the plain sum counts 103,500.0 J more than once"
+        "of the host can draw 1,000 W; each reading alone implies more power than all boards except the smallest can "
+        "draw, so every process read the whole host; the plain sum counts 103,500.0 J more than once"
     )
 
 

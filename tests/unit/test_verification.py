@@ -231,6 +231,20 @@ def test_no_board_draws_3_kw_and_no_host_50_kw(energy: dict[str, Any], expected:
     assert problem("plausibility.impossible_power", [record(gpu_name=board, energy=energy)]) == expected
 
 
+@pytest.mark.parametrize(
+    ("energy", "words"),
+    [
+        ({"gpu_energy_j": 124_000.0, "total_energy_j": 124_000.0}, "a GPU energy that implies"),
+        ({"gpu_energy_j": None, "total_energy_j": 2_040_000.0}, "a total energy that implies"),
+        ({"devices": [KNOWN, DeviceEnergy(gpu_id=1, energy_j=130_000.0)], **HOST}, "a GPU whose energy implies"),
+    ],
+)
+def test_impossible_mean_power_is_shown_with_its_time(energy: dict[str, Any], words: str) -> None:
+    finding = findings(([record(energy=energy)], {}))["plausibility.impossible_power"]
+    assert isinstance(finding, Finding)
+    assert finding.message.startswith(f"process 0 has {words} a mean power (over 40.0 s) of ")
+
+
 @pytest.mark.parametrize(("power_w", "expected"), [(11_900.0, None), (12_100.0, "error")])
 def test_stated_boards_of_the_host_limit_a_reading(power_w: float, expected: str | None) -> None:
     energy = {"gpu_energy_j": power_w * 40, "total_energy_j": power_w * 40, **NO_SCOPE}

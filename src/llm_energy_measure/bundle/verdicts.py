@@ -107,7 +107,7 @@ def differences(stored: StoredVerdict, found: StoredVerdict) -> list[str]:
     for name in _COMPARED:
         before, now = getattr(stored, name), getattr(found, name)
         if not _agree(before, now):
-            clauses.append(f"{name} is {_text(now)}, stored is {_text(before)}")
+            clauses.append(f"the recomputed {name} is {_text(now)}, the stored {name} is {_text(before)}")
     before_codes, now_codes = _codes(stored.findings), _codes(found.findings)
     clauses += [f"the finding {code} ({outcome}) is new" for code, outcome in sorted(now_codes - before_codes)]
     clauses += [f"the finding {code} ({outcome}) is gone" for code, outcome in sorted(before_codes - now_codes)]

@@ -249,7 +249,10 @@ def shard_option(function: FunctionT) -> FunctionT:
         with usage_errors("--shard"):
             return parse_shard(value)
 
-    words = "Select part I of N of the experiments, by a hash of the folder name; N jobs together select all."
+    words = (
+        "Split the experiments into N parts by a hash of the folder name, and select part I (1 to N). "
+        "Use one job for each I."
+    )
     return click.option("--shard", metavar="I/N", callback=callback, help=words)(function)
 
 

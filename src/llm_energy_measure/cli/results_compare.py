@@ -62,10 +62,10 @@ Verdicts:
 The mark 'confounded' means that all runs of one side started before all runs of the other side, or that the sides ran
 on different hosts. Time or host can then explain the change, too. 'results order' prints an interleaved order of runs.
 
-The change is the ratio of geometric means. The test is Welch's t test on logarithms; with --block, it is the paired t
-test. p is adjusted for the number of rows (Holm); the interval is not adjusted. The command refuses runs that differ in
-model, GPU, token budget, or in scope, provenance or version of the energy, unless --vary names this field. If a side
-has one run, there is no verdict.
+The change is the ratio of the geometric means minus 1, in percent. The test is Welch's t test on logarithms; with
+--block, it is the paired t test. p is adjusted for the number of rows (Holm); the interval is not adjusted. The command
+refuses runs that differ in model, GPU, token budget, or in scope, provenance or version of the energy, unless --vary
+names this field. If a side has one run, there is no verdict.
 
 \b
 Exit status:

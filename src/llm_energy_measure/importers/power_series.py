@@ -197,7 +197,8 @@ def _relative(readings: Readings, name: str, origin: float) -> SampleColumn:
     back_sec = max((one - other for one, other in itertools.pairwise(times)), default=0.0)
     if back_sec > GAP_SEC:
         found = f"the clock of GPU {name or '0'} went back by {back_sec:.0f} s"
-        raise RefusedInputError("impossible_value", f"{found}; pass --from and --to of the part before or after it")
+        advice = "pass --from and --to of a time span that only the rows before this step cover"
+        raise RefusedInputError("impossible_value", f"{found}; {advice}, or only the rows after this step")
     return times
 
 

@@ -24,7 +24,7 @@ CODES: dict[str, str] = {
     "pue_included": "the energies include the power usage effectiveness (PUE) of the data centre; they are unchanged",
     "energy_not_understood": "fields with energy in their names are not understood; the energy is null",
     "tokens_incomplete": "the source has only input, only output or only total tokens; the token counts are null",
-    "idle_included": "the power is the mean of a longer time than the run, so the energy includes idle power",
+    "idle_included": "the power is the mean over a longer time than the run, so the energy includes idle power",
     "invalid_power": "the benchmark marked its own power samples as not valid, or does not state which GPUs they cover",
     "client_energy": "the run used a remote service; the energy is the energy of the client only",
     "implausible_power": "the energy implies more power than any device of the kind can draw; all values are unchanged",
@@ -34,7 +34,10 @@ CODES: dict[str, str] = {
     "no_time": "the timestamp is damaged or has several meanings; start and end are null",
     "grouped": "the run is a process of an experiment: other runs measured the same machine at the same time",
     "overlaps_run": "another run measured the same machine at the same time, and both may contain its energy",
-    "task_without_run": "the row is a task of a run; the row of the run, if there is one, includes its energy",
+    "task_without_run": (
+        "the row is one task of a run; if emissions.csv has a row of the run, that row includes the energy of the "
+        "task, so do not add the two"
+    ),
     "sampling_gap": "the samples have a gap, in which the power is interpolated",
     "rows_refused": "later rows of the run were refused; the record is a lower bound with the status partial",
     "own_aggregate_differs": "a total that the tool computed itself differs from the imported energy",

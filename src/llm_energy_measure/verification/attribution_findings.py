@@ -129,7 +129,10 @@ def _double_count(case: Case, double: DoubleCount) -> Finding:
         expected, found = double.limit_w, double.found_w
         each = ""
         if "power" in double.kept.basis:
-            each = "; each reading needs all boards of the host, so every process read the whole host"
+            each = (
+                "; each reading alone implies more power than all boards except the smallest can draw, "
+                "so every process read the whole host"
+            )
         message = (
             f"{number} processes{where} imply {watts(double.found_w)} of GPU power together, and the boards of the "
             f"host can draw {watts(double.limit_w)}{each}"

@@ -51,7 +51,7 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
                 if power_w > usual_w:
                     is_suspicion = power_w <= ceiling_w
                     limit_w = usual_w if is_suspicion else ceiling_w
-                    sentence = relation.format(over=f"over {seconds(process.length_sec)} implies")
+                    sentence = relation.format(time=seconds(process.length_sec))
                     found.append(_Excess(is_suspicion, process.index, sentence, power_w, limit_w))
     if not found:
         yield passed(code) if has_powers else not_checked(code, "no process has a power, or an energy with a time")
@@ -71,7 +71,7 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
 def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
     """Yield each power of a process: a phrase for the message, the power in watts, and the hardware that draws it.
 
-    If an energy implies the power, the phrase contains `{over}`, which the caller replaces by the time.
+    If an energy implies the power, the caller inserts the time at `{time}` in the phrase.
     """
     energy, length_sec = process.energy, process.length_sec
     if energy.gpu_power_w is not None:
@@ -82,11 +82,12 @@ def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
         return
     for device in energy.devices or ():
         if device.energy_j is not None:
-            yield "has a GPU whose energy {over}", device.energy_j / length_sec, "board"
+            yield "has a GPU whose energy implies a mean power (over {time}) of", device.energy_j / length_sec, "board"
     if energy.gpu_energy_j is not None:
-        yield "has a GPU energy that {over}", energy.gpu_energy_j / length_sec, "gpus"
+        yield "has a GPU energy that implies a mean power (over {time}) of", energy.gpu_energy_j / length_sec, "gpus"
     if energy.total_energy_j is not None:
-        yield "has a total energy that {over}", energy.total_energy_j / length_sec, "host"
+        relation = "has a total energy that implies a mean power (over {time}) of"
+        yield relation, energy.total_energy_j / length_sec, "host"
 
 
 def _ceilings(process: Process, hardware: Hardware) -> tuple[float, float]:

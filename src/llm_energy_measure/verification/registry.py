@@ -15,9 +15,9 @@ CHECKS: dict[str, Check] = {
     **ENERGY_CHECKS,
     "identity.repeated_gpu": Check(
         "Several processes that overlap in time name the same GPU.",
-        "Never fails. Reported for each GPU that several processes of one host name, if their times overlap or are "
-        "unknown. Indices are compared only if a GPU of the host has no UUID. Records without a host count as records "
-        "of one host.",
+        "Never fails. Reported for each GPU that appears in the records of several processes of one host, if the times "
+        "of these processes overlap or are unknown. Indices are compared only if a GPU of the host has no UUID. "
+        "Records without a host count as records of one host.",
         "Record the UUID of each GPU. `attribution.repeated_gpu` shows if energy is counted twice.",
         severity="warning",
     ),
@@ -96,7 +96,7 @@ CHECKS: dict[str, Check] = {
         "index; else it is a warning. Readings of scope `host` or `process` are not compared, because several "
         "processes can report one reading, or equal shares of a reading.",
         "Remove the copy.",
-        "Counters in millijoules don't agree to the last digit by chance.",
+        "Two counters in millijoules almost never agree to the last digit by chance.",
     ),
     "time.no_overlap": Check(
         "There is no instant at which all processes ran.",
@@ -313,17 +313,17 @@ CHECKS: dict[str, Check] = {
     "likeness.model": Check(
         "Processes ran different models.",
         "Fails if `model_name` differs between processes.",
-        "Aggregate them as separate experiments.",
+        "Aggregate the processes as separate experiments.",
     ),
     "likeness.backend": Check(
         "Processes ran different backends, or different versions of one backend.",
         "Fails if the backend or its version differs between processes.",
-        "Aggregate them as separate experiments, or document why they may differ.",
+        "Aggregate the processes as separate experiments, or document why different backends are valid here.",
     ),
     "likeness.precision": Check(
         "Processes computed in different precisions.",
         "Fails if `compute_precision` differs between processes.",
-        "Aggregate them as separate experiments.",
+        "Aggregate the processes as separate experiments.",
     ),
     "likeness.library_versions": Check(
         "Processes ran different versions of libraries.",
@@ -334,7 +334,7 @@ CHECKS: dict[str, Check] = {
     "likeness.batch_size": Check(
         "Processes had different batch sizes.",
         "Fails if a setting of `effective_config` differs between processes, and its name contains `batch`.",
-        "Aggregate them as separate experiments.",
+        "Aggregate the processes as separate experiments.",
     ),
     "likeness.configuration": Check(
         "Processes had different configurations.",
@@ -342,7 +342,8 @@ CHECKS: dict[str, Check] = {
         "single process (`rank`, `gpu_id`, `seed` and similar) are not compared, nor are fields that an import copied "
         "from its source file. If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with sorted "
         "names) and no process has a configuration with this digest, the check is not made.",
-        "Aggregate them as separate experiments. Ignore the finding if the difference does not change the work.",
+        "Aggregate the processes as separate experiments. Ignore the finding if the difference does not change the "
+        "work.",
         severity="warning",
     ),
     "zero.duration": Check(

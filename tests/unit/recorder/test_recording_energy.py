@@ -126,7 +126,7 @@ def test_first_process_reports_unused_gpus(repository: FileSystemRepository, clo
     assert (first.gpu_uuid, second.gpu_uuid) == ("GPU-0", "GPU-1")
     assert first.energy_measurement_warning == (
         "no process of this host reads GPU 2, 3: the host has more GPUs than processes, and each process reads the GPU "
-        "of its local rank; select other GPUs with gpus=[...]"
+        "of its local rank; select other GPUs with gpus=[...] (--gpu)"
     )
     assert second.energy_measurement_warning is None
 

@@ -125,7 +125,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             # The process with local rank 0 adds this note, so that each host has one note.
             self.notes.append(
                 f"no process of this host reads GPU {', '.join(unused)}: the host has more GPUs than processes, "
-                "and each process reads the GPU of its local rank; select other GPUs with gpus=[...]"
+                "and each process reads the GPU of its local rank; select other GPUs with gpus=[...] (--gpu)"
             )
         return own_devices(visible, self.rank)
 
