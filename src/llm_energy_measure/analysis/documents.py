@@ -46,7 +46,7 @@ _UNITS = {column.name: column.unit for column in SUMMARY_COLUMNS}
 
 
 def column_names(words: Sequence[str]) -> list[str]:
-    """Return the columns of the names that a user types; `energy` and `energy_j` mean the column `ENERGY`."""
+    """Return the column name for each name that the user types; `energy` and `energy_j` both give `ENERGY`."""
     return [ENERGY if word in ("energy", "energy_j") else word for word in words]
 
 

@@ -172,7 +172,10 @@ def labels(facts: Sequence[Facts]) -> list[str]:
 
 
 def separating_names(facts: Sequence[Facts]) -> dict[str, str]:
-    """Return the names whose values differ, and a short form of each; see `labels`."""
+    """Return the names of the facts that separate the configurations, each with a short form of the name.
+
+    A fact is left out as in `labels`.
+    """
     partitions: dict[tuple[int, ...], str] = {}
     for name in _varying(facts):
         column = [one.get(name) for one in facts]

@@ -76,11 +76,11 @@ class Pseudonyms:
         self._user_text = _any_of(self._users, r"(?<=[/\\])({})(?![A-Za-z0-9._-])|\b({})(?=@)")
 
     def folder(self, folder: str) -> str:
-        """Return the folder name of an experiment with pseudonyms."""
+        """Return a folder name in which pseudonyms replace the names of hosts and users."""
         return self._text(folder)
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
-        """Return the files with pseudonyms. An aggregate is computed again from the new raw files.
+        """Return files in which pseudonyms replace the names. An aggregate is computed again from the new raw files.
 
         Raises:
             ConfigurationError: The aggregate does not follow from the raw files.

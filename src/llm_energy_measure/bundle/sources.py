@@ -30,7 +30,7 @@ class StoredFile(NamedTuple):
 
 
 class Source(Protocol):
-    """The files of a bundle. All names are safe and different."""
+    """The files of a bundle. No name can point outside the target folder, and no name occurs twice."""
 
     @property
     def others(self) -> Mapping[str, StoredFile]:

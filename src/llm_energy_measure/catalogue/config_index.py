@@ -80,7 +80,7 @@ def _stored(value: Value) -> tuple[str, str | int | float]:
 
 
 def remove_unused_parts(database: sqlite3.Connection) -> None:
-    """Delete the parts and the keys that no experiment uses."""
+    """Delete the parts of configurations, and the configuration keys, that no experiment uses."""
     # NOT IN (...) is never true if the list contains NULL.
     database.execute(
         "DELETE FROM config_parts WHERE part NOT IN (SELECT config FROM experiments WHERE config NOT NULL "

@@ -18,7 +18,9 @@ _DECODER: msgspec.json.Decoder[tuple[Any, ...] | None] = msgspec.json.Decoder(
 
 
 def encode_row(aggregated: AggregatedSummary | None, process_values: Mapping[str, Any]) -> bytes:
-    """Return the exported values of an aggregate as JSON; `null` without an aggregate or with integers beyond 64 bits.
+    """Return the exported values of an aggregate as JSON.
+
+    `null` without an aggregate, or if an integer has more than 63 bits.
 
     Args:
         aggregated: The aggregate.

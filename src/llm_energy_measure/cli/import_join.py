@@ -55,8 +55,8 @@ def read_energy_records(
             else:
                 entry.outcome, entry.code = "refused", "no_measurement"
                 entry.message = "the record has no energy, so no other record can be joined with it"
-        # This report leaves out records with an energy: these records are not imported. The entry of a run in the main
-        # report names the record whose energy the run gets.
+        # This report leaves out records with an energy: these records are not imported. If a run gets
+        # energy, the main report names the energy record in the entry of the run.
         reports.append(ImportReport())
         reports[-1].entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
     return records, reports

@@ -91,7 +91,7 @@ def show(
         _show_attempt(repository, experiment, attempt, unit, raw=raw, as_json=as_json)
         return
     options.require_known(repository, experiment)
-    # Raises if the folder belongs to another experiment. After this call, the folder belongs to this id.
+    # This call raises if the folder belongs to another experiment. The code below can therefore read the folder.
     results, checkpoints = _records(repository, experiment, keeps_bytes=raw)
     row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:

@@ -43,7 +43,8 @@ Status = Literal["completed", "failed", "interrupted", "partial"]
 """How a run ended: normally, with an exception, or by a signal. `partial` is a checkpoint of an unfinished run."""
 
 AttributionStatus = Literal["exact", "estimated", "undetermined"]
-"""How exactly the attributed energy is known: from recorded facts, as an estimate with reasons, or only as a range."""
+"""How precisely the attributed energy is known. `exact`: recorded facts determine it. `estimated`: one energy is given,
+and `attribution_basis` names the reasons. `undetermined`: only bounds are known."""
 
 Integrity = Literal["sealed", "unsealed", "altered"]
 """Whether a stored aggregate agrees with the digest in its file; `unsealed` if the file has no digest."""
@@ -466,7 +467,7 @@ class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields
         attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
         attribution_rule: Rule that computed the attributed energy, as `name@version`.
-        attribution_status: How exactly the attributed energy is known: `exact`, `estimated` or `undetermined`.
+        attribution_status: How precisely the attributed energy is known: `exact`, `estimated` or `undetermined`.
         attribution_basis: Reasons for an estimated energy, such as `tool_scope`. `assumed` also marks undetermined
             bounds that may follow from `assumptions`. Empty in all other cases.
         attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.

@@ -183,8 +183,8 @@ def _gap_sec(times: Sequence[float]) -> float:
         return (later - earlier for earlier, later in itertools.pairwise(times))
 
     number, short = len(times) - 1, sum(step <= GAP_SEC / GAP_FACTOR for step in steps())
-    # If most steps are short, GAP_SEC is the greater limit, and the median is not needed. The median takes several
-    # passes, because the steps may not fit into memory.
+    # If most steps are at most GAP_SEC / GAP_FACTOR, then GAP_FACTOR * median is at most GAP_SEC, so the median is not
+    # needed. The median takes several passes, because the steps may not fit into memory.
     return GAP_SEC if 2 * short > number else max(GAP_SEC, GAP_FACTOR * median(steps, number))
 
 

@@ -62,7 +62,10 @@ class Record(Struct, metaclass=NamesAllFields, frozen=True, kw_only=True):
 
 
 def _as_list(samples: Any) -> Any:
-    """Return an array of samples as a list. Records of large files have arrays, and scripts can set NumPy arrays."""
+    """Return an array of samples as a list.
+
+    A record that was read from a large file can have samples as `array.array`, and a script can pass NumPy arrays.
+    """
     if not hasattr(samples, "tolist"):
         raise TypeError(f"a record cannot contain the type {type(samples).__name__}")
     return samples.tolist()

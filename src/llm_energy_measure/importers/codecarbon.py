@@ -188,7 +188,7 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
 
 
 def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
-    """Add notes about the other rows of the run: restarts, components that fell, and refused rows."""
+    """Add notes about the other rows of the run: restarts, components whose energy decreased, and refused rows."""
     if part.number:
         found = f"the tracker started again with the same run id; part {part.number + 1} of the run"
         notes.repair("restart", f"{found} has {row.cells['energy_consumed']} kWh")

@@ -370,7 +370,7 @@ class _Texts(dict[str | None, str]):
     """The CSV cell of each text. A cell is encoded only once, because most texts occur in many rows."""
 
     def __missing__(self, value: str | None) -> str:
-        """Encode a text that has no cell yet, store its cell, and return the cell. None gives an empty cell."""
+        """Encode a text as a CSV cell, store the cell for the next rows, and return it. None gives an empty cell."""
         self[value] = cell = _quoted(_cell(plain(value)))
         return cell
 

@@ -188,7 +188,8 @@ def strategy_names() -> list[str]:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    # Not at import time: reading the metadata of all installed packages takes longer than most commands.
+    # The entry points are read on demand, not at import: reading the metadata of all installed packages takes longer
+    # than most commands.
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _BUILT_IN}

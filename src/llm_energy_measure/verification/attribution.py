@@ -131,7 +131,8 @@ def _explained(
 ) -> list[Explained]:
     """Return the divisions that determine the bounds, with their energies.
 
-    These are the tried divisions that the readings allow; all tried divisions if the readings contradict each of them.
+    These are the tried divisions of the processes into hosts that the readings allow. If the readings contradict every
+    tried division, all tried divisions are returned.
     """
 
     def explain(hosts: Hosts) -> Explained:
@@ -180,7 +181,10 @@ def _explained(
 def _energies_alone(
     processes: Sequence[Process], hosts: Hosts, read: Callable[[int], list[Reading]]
 ) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
-    """Return components and total if each process is alone on its host; None if readings must be compared."""
+    """Return components and total of processes that are each alone on their host.
+
+    None if a GPU sensor may include a CPU, or if `energies_alone` returns None.
+    """
     return None if module_of(processes) is not None else energies_alone([read(position) for (position,) in hosts])
 
 
@@ -231,7 +235,7 @@ def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts
 def _within(total: EnergyRange, plain_j: float) -> EnergyRange:
     """Return the range limited to the plain sum, without rounding errors.
 
-    The point is removed if it is far below the plain sum and no over-count is proven.
+    If no over-count is proven and `point_j` is below `LEAST_UNPROVEN` times the plain sum, `point_j` becomes None.
     """
 
     def rounded(energy_j: float) -> float:

@@ -66,7 +66,9 @@ def energy_of_host(readings: Sequence[Reading], boards: Callable[[], HostBoards]
 def energies_alone(
     readings: Sequence[Sequence[Reading]],
 ) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
-    """Return components and total of processes that are alone on their hosts; None if readings must be compared.
+    """Return components and total of processes that are each alone on their host.
+
+    None if a process has a total without components, or several readings of one component.
 
     If the hosts are unknown, one possible division has one process per host. This shortcut and `separate_energies` give
     the same energies as `energy_of_host`. Without this shortcut, attribution takes 25 % more time.
@@ -365,7 +367,8 @@ class _Host:
         if counted.agrees:
             limited = EnergyRange(limited.low_j, max(limited.high_j, counted.high_j), None)
             if boards.needs_all(unknown) and counted.point_j is not None:
-                # Each single reading needs all boards, so each process read the whole host.
+                # Each reading alone implies more power than all boards except the smallest can draw, so each process
+                # read the whole host.
                 limited = EnergyRange(
                     max(counted.low_j, known.low_j),
                     max(counted.high_j, known.low_j),

@@ -14,7 +14,7 @@ from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
 
 _DOING = "cannot measure through CodeCarbon"
 
-# Readings within this time use the same measurement.
+# A reading less than this time after a measurement uses this measurement.
 _FRESH_SEC = 0.05
 
 

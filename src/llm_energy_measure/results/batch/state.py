@@ -36,7 +36,7 @@ class SourceChanges(Struct, frozen=True, kw_only=True):
     changed: list[str]
 
     def __bool__(self) -> bool:
-        """Return True if there is a difference."""
+        """Return True if the raw files differ from the sources of the aggregate."""
         return bool(self.added or self.removed or self.changed)
 
 

@@ -69,8 +69,9 @@ def _complaint(body: bytes) -> str | None:
 def has_unique_keys(body: bytes, encoded: bytes) -> bool:
     """Return True if no object of a JSON text contains a key twice; False if only a slow parser can find out.
 
-    A colon follows each key, and all other colons are in strings. Without backslashes, re-encoding keeps the colons in
-    strings. A decoder drops all but one value of a repeated key, so that `encoded` then has fewer colons than `body`.
+    A colon follows each key, and all other colons are in strings. If no string contains a backslash, re-encoding keeps
+    the colons in strings. A decoder drops all but one value of a repeated key, so that `encoded` then has fewer colons
+    than `body`.
 
     Args:
         body: The text.

@@ -83,7 +83,7 @@ def cut_sample_arrays(
     if len(body) < min_text_bytes or b"\\" in body:
         return SampleArrays(body, spans, body)
     for kind in _KINDS:
-        # Without backslashes, a quoted name in front of a colon is a key.
+        # In valid JSON without backslashes, no string contains a quote, so a quoted name in front of a colon is a key.
         name = f'"{kind}"'.encode()
         position = body.find(name)
         while position >= 0:
