@@ -20,7 +20,7 @@ class EnergyAccumulator:
 
     Args:
         sensor: The sensor to read.
-        gap_sec: Longest time between two power readings without the problem `sampling_gap`, in seconds.
+        gap_sec: Longest time between two power readings, in seconds. A longer time is the problem `sampling_gap`.
 
     Attributes:
         failure: Why the last reading failed; None if it succeeded.
@@ -30,13 +30,13 @@ class EnergyAccumulator:
         self.sensor = sensor
         self.failure: str | None = None
         self._gap_sec = gap_sec
-        self._first_failure: str | None = None  # of a reading before the first successful reading
+        self._first_failure: str | None = None  # the last failure before the first successful reading
         self._problems: dict[str, None] = {}
         self._samples = 0
         self._first: tuple[float, float] | None = None  # instant (s) and value
         self._last: tuple[float, float] | None = None
         self._base = 0.0  # counter value at the first reading; 0 after a reset
-        self._before_base = 0.0  # joules of all wraps and before the last reset; for a power sensor, all joules
+        self._before_base = 0.0  # joules of wraps, and joules before the last reset; for a power sensor, all joules
         self._wraps = 0
         self._uncertainty_j = 0.0
 

@@ -32,7 +32,7 @@ class CannotRunError(ConfigurationError):
     """The command cannot be started.
 
     Attributes:
-        status: Exit status of a shell that cannot start a command: 126, or 127 if the program does not exist.
+        status: Exit status that a shell returns in this case: 127 if the program does not exist, else 126.
     """
 
     status = 126

@@ -68,7 +68,7 @@ def stored_config(config: object) -> dict[str, Any]:
     try:
         plain = msgspec.to_builtins(_as_mapping(config), enc_hook=_text_of, str_keys=True, order="deterministic")
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(_DOING, str(error), "give a mapping of plain values") from error
+        raise ConfigurationError(_DOING, str(error), "give a mapping of numbers, texts, lists and mappings") from error
     if not isinstance(plain, dict):
         raise ConfigurationError(_DOING, f"a {type(config).__name__} is not a configuration", "give a mapping")
     return {_storable(key): _storable(value) for key, value in plain.items()}

@@ -157,7 +157,7 @@ def can_sample(sensor: Sensor) -> bool:
 class EvidenceCollector:
     """Collects the states and the samples of the devices of one process.
 
-    A device that hangs delays `before` and `after` by at most a few seconds each.
+    A device that hangs delays `before` and `after` by at most 5 s each.
 
     Args:
         sensors: The sensors that this process reads.

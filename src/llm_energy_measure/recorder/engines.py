@@ -124,7 +124,7 @@ def engine_of_object(engine: object) -> EngineConfig:
 
 
 def _flat(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of each plain setting inside a value, with dots between nested names."""
+    """Yield name and value of each setting that `_plain` accepts, with dots between nested names."""
     plain = _plain(value)
     if plain is not UNSET:
         if prefix:

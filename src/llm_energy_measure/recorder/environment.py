@@ -20,8 +20,8 @@ def environment_of(environ: Mapping[str, str], sources: Sequence[Source], root: 
 
     Args:
         environ: Environment variables.
-        sources: The open energy sources. If a source has the method `driver_versions`, this method returns the versions
-            of the GPU driver and of CUDA.
+        sources: The energy sources that were tried. If a source has the method `driver_versions`, this method returns
+            the versions of the GPU driver and of CUDA.
         root: Root folder of the files that are read.
     """
     queries = [query for source in sources if callable(query := getattr(source, "driver_versions", None))]

@@ -124,8 +124,9 @@ class RequestLatencies:
         if is_warmup:
             self.warmup_requests += 1
             return
-        # Times are rounded to nanoseconds, the resolution of the clock. The gaps are computed before the first change,
-        # because a signal handler can save a record between two changes. The record then misses few changes.
+        # Times are rounded to nanoseconds, the resolution of the clock. A signal handler can save a record between two
+        # changes of this object, and that record lacks some latencies. To make this unlikely, the gaps are computed
+        # before the first change.
         gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(token_times)]
         buckets = None if self._itl_full.is_exact else buckets_of(gaps_ms)
         self.requests += 1

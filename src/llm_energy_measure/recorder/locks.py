@@ -63,7 +63,8 @@ class LockOwner(msgspec.Struct, frozen=True, kw_only=True):
         if self.attempt != observer.attempt:
             return self.attempt < observer.attempt
         if self.boot_id is None or self.boot_id != observer.boot_id:
-            # Dead after another boot of the same machine. The observer cannot see processes of other machines.
+            # If the same machine has another boot id now, the process is dead. The observer cannot see processes
+            # of other machines.
             return None not in (self.boot_id, observer.boot_id) and self.host == observer.host
         if self.pid_namespace != observer.pid_namespace:
             return False
@@ -142,7 +143,7 @@ class Locks:
         return None if is_ours else owner
 
     def _acquire(self, name: str) -> tuple[bool, LockOwner | None]:
-        """Try to get a lock. Return whether this process has the lock, and the owner of the last earlier lock file."""
+        """Try to get a lock. Return whether this succeeded, and the owner of the last lock file before the call."""
         while True:
             number, last = self._last(name)
             if last is not None and not last.is_dead(self.owner):
@@ -181,7 +182,7 @@ class Locks:
             if name is not None and name not in holders:
                 holders[name] = self.acquire(name)
             holder = holders[name] if name is not None else None
-            # This is the second slice of a board, or a GPU that the user selected twice.
+            # True for the second slice of a board, and for a GPU that the user selected twice.
             is_second = board is not None and (board, sensor.component) in boards
             if board is not None:
                 boards.add((board, sensor.component))
@@ -208,7 +209,7 @@ class Locks:
             is_ours, last = self._acquire(name)
             if is_ours:
                 del self._waiting[name]
-                # Without a lock file, the last owner is unknown: several processes may have had the lock since.
+                # Without a lock file, the last owner is unknown: other processes may have had the lock after `holder`.
                 readers = self._ended_since(waiting.holder) if last is None else [last.process_index]
                 taken.append((waiting.sensors, readers))
             elif last is not None:
@@ -216,7 +217,7 @@ class Locks:
         return taken
 
     def _ended_since(self, process_index: int) -> list[int]:
-        """Return the index of a process and those of processes whose results are not older than its result."""
+        """Return this rank, and each rank whose result is not older than the result of this rank."""
         results = {
             index: entry.mtime_sec
             for entry in self.store.list(layout.raw_folder(self.folder))
@@ -229,7 +230,7 @@ class Locks:
         """Release all locks. A file that cannot be deleted does no harm, because this process ends soon.
 
         Lock files with lower numbers belong to dead processes, and are deleted first. The file of this process still
-        exists then and has the last number, so no other process can create a lower number.
+        exists then and has the last number, so no other process can create a file with a lower number.
         """
         while self._keys:
             name, number = self._keys.pop()
@@ -246,7 +247,8 @@ class Locks:
             if number == 0:
                 return 0, None
             if number > MAX_PROCESSES:
-                raise RecorderError(f"cannot lock {name}", f"it has {number} lock files", f"remove claim-{name}-*.json")
+                found = f"its last lock file has the number {number}, above the limit of {MAX_PROCESSES}"
+                raise RecorderError(f"cannot lock {name}", found, f"remove the files claim-{name}-*.json")
             try:
                 data = self.store.get(layout.claim_key(self.folder, name, number))
                 return number, _DECODER.decode(data)
@@ -266,7 +268,7 @@ def _board(sensor: Sensor) -> str | None:
 
 
 def _lock_name(sensor: Sensor, machine: str | None) -> str | None:
-    """Return the name of a sensor's lock, equal in all processes that see it; None if only one process can."""
+    """Return the name of a sensor's lock, the same in all processes that see the sensor; None if only one can."""
     if sensor.scope == "process":
         return None
     if (board := _board(sensor)) is not None:

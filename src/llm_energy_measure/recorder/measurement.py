@@ -78,7 +78,7 @@ class Measurement:
         self._since: dict[str, tuple[datetime, float]] = {}  # start of the own window (wall, monotonic) by label
 
     def _measure_idle(self, seconds: float, is_stopped: Callable[[], bool] = lambda: False) -> float | None:
-        """Return the mean power over this time, in watts; None if it is unknown or half of the time is not measured."""
+        """Return the mean power over this time, in watts; None if unknown or at most half of this time was measured."""
         sampler, took_sec = sample_for(
             seconds, self._own, self._clock, interval_sec=self._interval_sec, is_stopped=is_stopped
         )
@@ -138,8 +138,8 @@ class Measurement:
     def _add(self, sensor: Sensor, last: LastReading | None) -> None:
         now = Instant.now(self._clock)
         if self.sampler.add(sensor, None if last is None else (last.monotonic, last.counter_j)) and last is not None:
-            # Start at the wall time in the record of the previous reader. If a wall clock was set, a computed time can
-            # be inside the window of that record.
+            # Start at the wall time in the record of the previous reader. If a wall clock was set, a time computed from
+            # the monotonic clock can be inside the window of that record.
             since = last.end, last.monotonic
         else:
             since = self.start.wall_at(now.monotonic), now.monotonic

@@ -217,7 +217,7 @@ def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
         error = (
             ""
             if reading.uncertainty_j is UNSET
-            else f", +- {reading.uncertainty_j:.3g} J for power steps between the samples"
+            else f", +- {reading.uncertainty_j:.3g} J because the power may change between the samples"
         )
         yield f"{reading.component} energy is integrated from power samples at {rate}{error} ({{sensors}})"
     if reading.window is not UNSET:

@@ -43,7 +43,7 @@ class Options(Struct, kw_only=True, frozen=True):
 
 
 def check_options(experiment_id: str, given: Mapping[str, Any]) -> Options:
-    """Return the options among the given arguments. Raises `ConfigurationError` for a wrong value."""
+    """Check the given arguments and return them as options. Raises `ConfigurationError` for a wrong value."""
     doing = f"cannot record {experiment_id!r}"
     options = {name: given[name] for name in Options.__struct_fields__}
     for name in ("model_name", "config_name", "backend", "backend_version", "host"):
@@ -118,7 +118,7 @@ def _integer(doing: str, name: str, value: Any) -> int:
 
 
 def _number(doing: str, name: str, value: Any, wanted: str, *, min_is_zero: bool = False) -> float:
-    """Return a finite number above 0, or from 0 with `min_is_zero`. A text is rejected, although float() accepts it."""
+    """Return a finite number above 0; with `min_is_zero`, also 0. A text is rejected, although float() accepts it."""
     try:
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):

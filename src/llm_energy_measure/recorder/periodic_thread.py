@@ -42,7 +42,7 @@ class PeriodicThread(threading.Thread):
             pause_sec = max(self._interval_sec, _PAUSE_PER_CPU_TIME * (time.thread_time() - before))
 
     def stop(self) -> None:
-        """Make no further call, and wait a short time for a call in progress."""
+        """Make no further call, and wait at most `_JOIN_TIMEOUT_SEC` for a call in progress."""
         self._stop_event.set()
         if self.is_alive() and self is not threading.current_thread():
             # The wait has a limit because a signal handler may call this: the code that the signal interrupted may

@@ -156,12 +156,13 @@ def _family(environ: Mapping[str, str], *, is_given: bool) -> _Variables | None:
 
 
 def _pmi_or_slurm(environ: Mapping[str, str], *, is_given: bool) -> _Variables:
-    """Return the family that started a task of a SLURM step that also has PMI variables."""
+    """Return the launcher family of this process, which is a task of a SLURM step and also has PMI variables."""
     pmi = _number(environ, _PMI.rank), _number(environ, _PMI.size)
     slurm = _number(environ, _SLURM.rank), _slurm_size(environ)
     if pmi == slurm:
         return _SLURM  # srun --mpi=pmi2 sets both; SLURM's variables also give the local rank
-    # Hydra starts one SLURM task per node and starts its own processes from there.
+    # Hydra starts one SLURM task per node, and its own processes from there. So the sizes contradict each other only
+    # if a node has several SLURM tasks.
     if pmi[1] != slurm[1] and max(_slurm_tasks(environ), default=1) > 1 and not is_given:
         found = f"{_PMI.rank} and {_PMI.size} give rank {pmi[0]} of {pmi[1]}, but SLURM gives {slurm[0]} of {slurm[1]}"
         raise ConfigurationError(_DOING, found, "unset the variables that do not belong to this run")

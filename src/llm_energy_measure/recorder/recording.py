@@ -64,10 +64,11 @@ class Recording:
             [default: NVML, AMD SMI, RAPL and the CPU model]
         require_energy: Raise an error if no energy source works.
         w_per_core: Power of one busy core, in watts, for the source `cpu_model`.
-        gpus: Indices or UUIDs of the GPUs of this process. [default: the GPUs that CUDA shows to the process]
+        gpus: Indices or UUIDs of the GPUs of this process. [default: all visible GPUs; if the host has several
+            processes and at least as many GPUs are visible to each, only the GPU of the local rank]
         idle_sec: How long to measure idle power before and after the block, in seconds.
-        interval_sec: Time between two readings of the sensors, in seconds; None to read only at both ends. Sensors of
-            power are read five times as often.
+        interval_sec: Time between two readings of the sensors, in seconds; None to read only at the start and the end
+            of the block. Sensors of power are read five times as often.
         checkpoint_sec: Time between two checkpoints, in seconds; None for no checkpoints.
         samples: Whether to store power, temperature, clock and throttle reasons over time, in
             `samples-process_<i>.csv.gz`.
@@ -130,7 +131,7 @@ class Recording:
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # locals() returns the arguments by name, which avoids a third list of them.
+        # locals() contains all arguments by name, so this method does not list them again.
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._options = options.check_options(experiment_id, self._arguments)
         self.experiment_id = experiment_id
@@ -355,7 +356,7 @@ class Recording:
                 self._take_over()
                 self._session.end()
                 self._checkpoint()
-                # A handler of the program may continue the program after SIGTERM, as `record -- COMMAND` does.
+                # After SIGTERM, a handler of the program may let the program continue, as in `record -- COMMAND`.
                 self._session.measurement.measure_idle_end(idle_sec, lambda: self._sigterm.received is not None)
         finally:
             self._finish(status, error_type)

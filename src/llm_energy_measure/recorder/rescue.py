@@ -33,7 +33,8 @@ def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
             folder in the directory for temporary files.
 
     Returns:
-        One sentence that says where the result is and how to copy it to a results directory.
+        One sentence that says where the result is. If the fallback directory has it, the sentence also says how to copy
+        it to a results directory.
     """
     with contextlib.suppress(ValueError, TypeError):  # the record has no JSON form
         print_line(msgspec.json.format(codec.encode_raw(record), indent=0).decode())

@@ -228,7 +228,8 @@ class Sampler:
 def _is_plausible(sensor: Sensor, last: tuple[float, float], now: float, value: float | str) -> bool:
     """Return True if the counter can have gone from the last reading to `value`.
 
-    False if the energy decreases or needs more than `max_power_w`, for a power sensor, and for a failed reading.
+    False for a power sensor and for a failed reading. Also False if a counter that does not wrap has decreased, or if
+    the increase needs more power than `max_power_w`.
     """
     if isinstance(value, str) or sensor.quantity != "energy":
         return False

@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 # The longest wait for a bucket at the end of a recording. The result is already on the local disk.
 _PATIENCE_SEC = 60.0
 
-# The process of a newer result on the local disk may still upload its result.
+# A younger result on the local disk is left out if its process may still run, because that process may upload it.
 _MIN_AGE_SEC = 5 * _PATIENCE_SEC
 
 
@@ -36,7 +36,7 @@ class Saving(Protocol):
     """Saves the checkpoints and the result of one process.
 
     Attributes:
-        repository: Where the result is.
+        repository: Where the result is saved.
     """
 
     repository: FileSystemRepository
@@ -48,7 +48,7 @@ class Saving(Protocol):
         """Save the result and the samples of the devices, delete the checkpoint, and return the file of the result.
 
         Raises:
-            LLMEnergyMeasureError: The result is not saved; the message says where it is.
+            LLMEnergyMeasureError: The result is not saved under its name. If there is a copy, the message says where.
         """
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class BucketSaving:
                 error.advice = f"{error.advice}; the result is in {kept}"
             raise
         remove_upload(self._local)
-        with contextlib.suppress(LLMEnergyMeasureError, OSError):  # the result of this recording is in the bucket
+        with contextlib.suppress(LLMEnergyMeasureError, OSError):  # the bucket already has this result
             self._call_within(self._upload_earlier)
         return path
 

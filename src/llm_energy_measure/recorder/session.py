@@ -34,7 +34,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.checkpoints import archive_checkpoint
 
-# The longest wait for the facts about the machine, because some of them come from a driver.
+# The longest wait for the facts about the machine, because some facts come from a driver, which may hang.
 _PATIENCE_SEC = 2.0
 
 

@@ -85,7 +85,8 @@ class SigtermHandler:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # The recording may not be running: a child that was forked inside the block inherits this handler but measures
-        # nothing. Also, if two recordings overlap, the later one may restore the handler of one that has ended.
+        # nothing. Also, if two recordings overlap and the earlier one ends first, the later one restores the
+        # handler of the earlier one.
         is_ours = self._is_active and os.getpid() == self._pid
         self.restore()
         if self._previous != signal.SIG_DFL:

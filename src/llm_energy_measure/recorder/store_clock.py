@@ -36,7 +36,7 @@ class StoreTime(NamedTuple):
 
     @classmethod
     def from_mtime(cls, mtime_ns: int, start: float, end: float) -> StoreTime:
-        """Return the reading that follows from the mtime of a file created between two monotonic instants."""
+        """Return the reading, computed from the mtime of a file that was created between two monotonic instants."""
         tick_ns = _tick_ns(mtime_ns)
         error_sec = (tick_ns / _SECOND_NS + end - start) / 2
         return cls((mtime_ns + tick_ns / 2) / _SECOND_NS, (start + end) / 2, error_sec)
@@ -100,7 +100,7 @@ def _mounts() -> str:
 
 
 def _tick_ns(mtime_ns: int) -> int:
-    """Return the resolution of an mtime, in nanoseconds. Some file systems store only whole or even seconds."""
+    """Return the resolution of an mtime, in nanoseconds. Some file systems store only multiples of 1 s or of 2 s."""
     if mtime_ns % _SECOND_NS:
         return _TICK_NS
     return 2 * _SECOND_NS if mtime_ns % (2 * _SECOND_NS) == 0 else _SECOND_NS

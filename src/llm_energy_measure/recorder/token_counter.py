@@ -28,7 +28,7 @@ class TokenCounts(NamedTuple):
     requested: int = 0
 
     def generated(self, run: TokenCounts) -> int:
-        """Return `requested` plus `output`, or plus `streamed` if `streamed` is the greater one in the whole run.
+        """Return `requested` + `output`, or `requested` + `streamed` if `streamed` exceeds `output` in the whole run.
 
         `output` and `streamed` can count the same tokens. If a program calls `add_tokens` at the end of each request,
         `output` does not contain the tokens of cancelled requests.
@@ -179,7 +179,8 @@ class TokenCounter:
         """Return the latencies of all requests so far; None if there was no request."""
         with self._lock:
             latencies, open_requests = self._ended.copy(), list(self._open)
-        # This loop runs without the lock, so that measured threads do not wait. The list keeps requests that end.
+        # This loop runs without the lock, so that measured threads do not wait. The list also
+        # keeps requests that end during the loop.
         for request in open_requests:
             # A copy, because another thread may append a time.
             latencies.add(request.sent, request.token_times.copy(), is_warmup=request.is_warmup)

@@ -44,8 +44,8 @@ def create_file(path: str, data: bytes) -> None:
 
     Raises:
         FileExistsError: `path` exists. It was not changed.
-        OSError: The file system returned an error. `path` exists only if the last steps failed: to delete the temporary
-            file and to sync the folder.
+        OSError: The file system returned an error. `path` exists only if the error came after its creation, when the
+            temporary file was deleted or the folder was synced.
     """
     temp = _write_temporary(path, data)
     try:
@@ -215,8 +215,8 @@ def make_folder(path: str, *, root: str | None = None) -> None:
 
     Args:
         path: The folder.
-        root: A parent folder. The names of this folder and of existing folders below it are made durable too. Another
-            process may have created these folders and not synced them yet.
+        root: A parent folder of `path`. The names of `root` and of the existing folders between `root` and `path` are
+            made durable too, because another process may have created these folders and not synced them yet.
     """
     missing, folder = [], path
     while not os.path.isdir(folder or os.curdir):

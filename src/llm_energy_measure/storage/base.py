@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from llm_energy_measure.exceptions import UnsafePathError
 
 _NO_NAMES = frozenset({"", ".", ".."})
+_KEY_ADVICE = "use a relative path without '.', '..', empty parts, backslashes and NUL characters"
 
 
 class Entry(NamedTuple):
@@ -28,7 +29,7 @@ class Entry(NamedTuple):
 
     Attributes:
         name: The last part of the key.
-        is_folder: True for a folder: keys of values start with its key and a slash.
+        is_folder: True for a folder. The keys of the values in it start with the key of the folder and a slash.
         size_bytes: Size of the value in bytes; 0 for a folder.
         mtime_sec: Time of the last modification, in seconds since 1970-01-01 UTC; 0 if unknown.
         version: Opaque text that changes with the value, such as the ETag of an object; empty if the store has none.
@@ -117,7 +118,7 @@ def split_key(key: str) -> list[str]:
     """
     parts = key.split("/")
     if "\\" in key or "\0" in key or not _NO_NAMES.isdisjoint(parts):
-        raise UnsafePathError(f"cannot use the key {key!r}", "it is not a path inside the store", "use plain names")
+        raise UnsafePathError(f"cannot use the key {key!r}", "it is not a path inside the store", _KEY_ADVICE)
     return parts
 
 
@@ -227,12 +228,12 @@ def names_with(start: str) -> tuple[str, str]:
 
 
 def list_range(store: Store, prefix: str, start: str, end: str) -> list[Entry]:
-    """Return the entries in a range of names from one listing of all entries: `list_range` of a store with folders."""
+    """Return the entries in a range of names, from one listing of all entries, for stores that cannot list a range."""
     return [entry for entry in store.list(prefix) if start <= entry.name < end]
 
 
 def find_listed(store: Store, key: str) -> Entry | None:
-    """Return the entry of a value from one listing: `find` of a store with folders.
+    """Return the entry of a value, from one listing of its folder. Stores with folders use it for `find`.
 
     The names are compared exactly, also on a file system that ignores case.
     """

@@ -46,7 +46,7 @@ def noun_of(mode: int) -> str:
 
 
 def unusual_type(path: str | Path) -> str | None:
-    """Return the type of a file that is unsafe to open and change in place, in words; None if it is safe or absent.
+    """Return, in words, the type of a file that is unsafe to open and change in place; None if it is safe or absent.
 
     A regular file with several hard links is unsafe, because another of its names can be outside the folder.
     """

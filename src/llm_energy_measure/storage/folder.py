@@ -33,8 +33,8 @@ _FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)
 _CHUNK_BYTES = 1 << 16
 
 
-# A file can be in a listing and still not be found. Maximum number of repeated reads of this file, and the pause before
-# each repeated read, in seconds.
+# A file can be in a listing and still not be found. The file is then read again, at most `_MAX_READS` times, with a
+# pause before each repeated read.
 _MAX_READS = 10
 _PAUSE_SEC = 0.001
 

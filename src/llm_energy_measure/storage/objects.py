@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 PARALLEL_REQUESTS = 16
 """Number of requests that one process should have in flight."""
 
-# Least number of known folders in each part of a walk but the last. The parts are listed at the same time. Each part
-# but the last receives up to 1,000 objects of the next part too. On SeaweedFS, 10,000 folders take 1.0 s in four parts
-# and 1.6 s in one part (medians of 8).
+# Minimum number of known folders in each part of a walk; the last part may have fewer. The parts are listed at the same
+# time. Each part except the last also receives up to 1,000 objects of the next part. On SeaweedFS, 10,000 folders take
+# 1.0 s in four parts and 1.6 s in one part (medians of 8).
 _FOLDERS_PER_PART = 2_500
 
 # URL schemes of services that can list only the keys after an offset. Other services always send the whole listing.
@@ -129,7 +129,7 @@ class ObjectStore:
             is_replaced = self._requests.replace(key, data, found[1])
             if is_replaced:
                 return kept
-            if is_replaced is False:  # if the result is unknown (None), the copy may be the only one
+            if is_replaced is False:  # None means unknown: the previous value may exist only in the copy
                 self._requests.delete([kept])
         reason = "other processes keep replacing it"
         raise StorageError(f"cannot replace {self.url}/{key}", reason, "try again")
@@ -164,14 +164,15 @@ class ObjectStore:
         split_key(prefix)
         step = max(self._folders_per_part, -(-len(folders) // PARALLEL_REQUESTS))
         inner = folders[step::step] if self.url.startswith(_LISTS_FROM_OFFSET) else ()
-        # SeaweedFS omits all objects in a folder whose name is the offset. No folder name ends with HIDDEN_MARK.
+        # If the offset is the name of a folder, SeaweedFS omits all objects in this folder. HIDDEN_MARK prevents this:
+        # no folder name ends with it.
         return self._requests.all_below(prefix, sorted(f"{prefix}/{name}{HIDDEN_MARK}" for name in inner))
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         """Raise `StorageError`: a bucket can't rename several objects atomically."""
         split_key(prefix), split_key(new_prefix)
         reason = "a bucket cannot rename a folder atomically"
-        raise StorageError(f"cannot move {self.url}/{prefix}", reason, "use a results directory")
+        raise StorageError(f"cannot move {self.url}/{prefix}", reason, "use a results directory on a file system")
 
     def delete(self, key: str) -> bool:
         """Delete a value. Return False if the key is absent."""
@@ -210,7 +211,7 @@ class ObjectStore:
         if created != [True, False] or first is None or first[0] != b"1":
             ignored = "it stores an object although the key exists (If-None-Match is ignored)"
         elif replaced not in ([True, False], [True, None]):  # None: an answer was lost
-            ignored = "it replaces an object although the ETag is another (If-Match is ignored)"
+            ignored = "it replaces an object although the object has another ETag (If-Match is ignored)"
         else:
             self._is_proved = True
             return

@@ -1,9 +1,9 @@
 """Requests to a bucket through obstore: one method per request, with a limited number of retries.
 
 The retries of obstore are off, because a repeated request hides what the first one did. Tests with obstore 0.12.1 show
-that it reports AlreadyExists in two cases although no other writer created the object. The server answered 409
-(ConditionalRequestConflict) and stored nothing, or obstore's own first request stored the bytes and only the answer was
-lost. Therefore `create` reads the key after AlreadyExists.
+that it reports AlreadyExists in two cases although no other writer created the object. In the first case, the server
+answered 409 (ConditionalRequestConflict) and stored nothing. In the second case, obstore's own first request stored the
+bytes, and only the answer was lost. Therefore `create` reads the key after AlreadyExists.
 """
 
 from __future__ import annotations
@@ -216,7 +216,8 @@ class Requests:
         import obstore
 
         offset = f"{prefix}/{start[:-1]}{chr(ord(start[-1]) - 1)}{_LAST_CHARACTER}"
-        # The objects of the folder `a` follow the object `a-b`, because `/` follows `-`. A `0` follows all `/`.
+        # Keys in the folder `a` come after the object `a-b`, because `/` comes after `-`. They come before
+        # `a0`, because `0` comes after `/`.
         folders = [end[:length] for length in range(1, len(end)) if end[:length] >= start]
         last = max([end, *(f"{folder}0" for folder in folders)])
 

@@ -240,7 +240,7 @@ def test_rapl_counter_that_is_not_a_number_is_refused(tmp_path: Path, text: str)
 def test_rapl_error_on_a_machine_without_rapl(tmp_path: Path) -> None:
     with pytest.raises(RecorderError, match="can't be listed .*; run on the host itself: virtual machines"):
         Rapl(tmp_path / "powercap").open(settings())
-    with pytest.raises(RecorderError, match="it has no package; load the kernel module"):
+    with pytest.raises(RecorderError, match="it has no processor package; load the kernel module"):
         Rapl(tmp_path).open(settings())
 
 

@@ -54,7 +54,7 @@ class Sensor(Struct, kw_only=True, eq=False):
         quantity: Whether `read` returns `energy` or `power`.
         range_j: Value at which the counter wraps to 0, in joules; None if the counter does not wrap.
         max_power_w: Upper limit of the power that the sensor can see, in watts.
-        device: The device that the sensor sees, without its energy.
+        device: The device that the sensor sees; the field `energy_j` of the device is not set.
         board: UUID of the board whose counter `read` returns, if the device is not the board. For example, a MIG slice
             reads the counter of its whole board. The UUID is the same in every process on the board.
         state: Returns the state of the device: temperature, clock, throttle reasons, limits. The attribute is None if
@@ -239,7 +239,7 @@ def open_source(source: Source, settings: Settings) -> list[Sensor]:
         raise RecorderError(doing, found, "check the GPUs and their driver, or select other sources") from hang
     except Exception as bug:
         found = f"{type(bug).__name__}: {bug}"
-        raise RecorderError(doing, found, "correct this source") from bug
+        raise RecorderError(doing, found, "correct the code of this source, or select other sources") from bug
 
 
 def close_source(source: Source) -> None:
@@ -254,11 +254,11 @@ def close_source(source: Source) -> None:
 
 
 class OpenSources(Struct, kw_only=True, eq=False):
-    """The sources that could be opened, and the reasons why other sources could not be opened.
+    """The sources that were tried, their sensors, and the reasons why a source could not be opened.
 
     Attributes:
-        sources: The sources to close.
-        sensors: The sensors of the sources. All sensors of one component come from one source.
+        sources: All sources that were tried, also those that could not be opened. `close` closes each of them.
+        sensors: The sensors of the opened sources. All sensors of one component come from one source.
         errors: Why a source could not be opened, by source name.
         notes: Sentences that the record has to show next to the energy.
     """
@@ -275,7 +275,7 @@ class OpenSources(Struct, kw_only=True, eq=False):
 
 
 def open_sources(wanted: Iterable[str | Source] | None, settings: Settings) -> OpenSources:
-    """Open energy sources. Only the first source that measures a component is used, so that no joule counts twice.
+    """Open energy sources. For each component, use only the first source that measures it, so no joule counts twice.
 
     Args:
         wanted: Names or objects of sources, best first; None for `DEFAULT_SOURCES`.

@@ -74,7 +74,7 @@ class AmdSmi:
             self._library.amdsmi_shut_down()
 
     def driver_versions(self) -> tuple[str | None, str | None] | None:
-        """Return the version of the driver, and None for CUDA; None if the source is not open."""
+        """Return the version of the driver, and None for CUDA; None without a GPU or if the source is not open."""
         handles = self._library.amdsmi_get_processor_handles() if self._is_open else []
         return (driver_of(self._library, handles[0]), None) if handles else None
 

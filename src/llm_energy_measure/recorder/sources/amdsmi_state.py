@@ -101,7 +101,7 @@ def _clock_mhz(metrics: dict[str, Any]) -> float | None:
 
 
 def _throttle(metrics: dict[str, Any]) -> list[str] | None:
-    """Return `GPU_IDLE` and `THROTTLED`, as far as they apply; None if unknown. The metrics give no other reason."""
+    """Return those of `GPU_IDLE` and `THROTTLED` that apply; None if unknown. The metrics give no other reason."""
     is_throttled = metrics.get("throttle_status")
     if not isinstance(is_throttled, int):
         return None

@@ -34,7 +34,7 @@ class Nvml:
         self._is_open = False
 
     def open(self, settings: Settings) -> list[Sensor]:
-        """Return one sensor per GPU of the process. A lost GPU has a sensor that cannot be read.
+        """Return one sensor per GPU of the process. A GPU that cannot be read now also gets a sensor.
 
         Raises:
             RecorderError: There is no GPU, or none can be read.

@@ -17,10 +17,10 @@ _ZONE = re.compile(r"intel-rapl:([0-9]+)(:[0-9]+)?")
 
 
 class Rapl:
-    """Sensors of the processor packages and of memory with its own counter; each covers the whole host.
+    """Sensors of the processor packages, and of memory that has its own counter. They count all processes of the host.
 
-    The counter of a package includes its cores and, on most processors, its graphics, so these zones are not read. The
-    zone `psys` includes the package, so it is not read either.
+    The counter of a package includes its cores and, on most processors, its graphics. So the zones of cores and
+    graphics are not read. The zone `psys` includes the package, so `psys` is not read either.
 
     Args:
         powercap: Folder of the zones.
@@ -52,7 +52,7 @@ class Rapl:
         except (OSError, ValueError) as error:
             raise RecorderError(doing, str(error), "check the kernel module intel_rapl_msr") from error
         if not sensors:
-            raise RecorderError(doing, "it has no package", "load the kernel module: modprobe intel_rapl_msr")
+            raise RecorderError(doing, "it has no processor package", "load the kernel module: modprobe intel_rapl_msr")
         return sensors
 
     def close(self) -> None:

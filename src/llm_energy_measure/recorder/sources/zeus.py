@@ -16,7 +16,7 @@ _DOING = "cannot read devices through Zeus"
 
 
 class Zeus:
-    """Energy counters that Zeus can read, in joules. If its daemon runs, Zeus needs no privileges.
+    """Energy counters that Zeus can read, in joules. If the Zeus daemon runs, Zeus needs no privileges.
 
     Zeus gives no UUIDs, and numbers only the GPUs that are visible through CUDA_VISIBLE_DEVICES of the process.
     Therefore the index of a GPU on its host comes from this variable, even if the recording gets another environment.
