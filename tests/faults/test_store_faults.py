@@ -88,7 +88,7 @@ def test_error_says_that_a_read_only_folder_cannot_keep_the_record(open_folder: 
     outcome = outcome_in_child(partial(FileSystemRepository(open_folder).save_raw, EXP, impossible), unprivileged=True)
     assert isinstance(outcome, InvalidResultError)
     assert outcome.kept is None
-    assert str(outcome).endswith("the record could not be kept (Permission denied), so keep it yourself")
+    assert str(outcome).endswith("the record could not be kept (Permission denied), so save it in another place")
 
 
 def test_one_unreadable_file_does_not_hide_the_other_files(open_folder: Path) -> None:

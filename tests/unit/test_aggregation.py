@@ -517,7 +517,7 @@ def test_incompatible_results_are_refused_with_field_and_values(field: str) -> N
     assert caught.value.values == (getattr(first, field), "another")
     assert str(caught.value) == (
         f"cannot aggregate 'exp_7': {field} is {getattr(first, field)!r}, and in process 1 it is 'another'; "
-        "aggregate them separately, or in Python pass allow_mixed=True"
+        "aggregate the results separately, or in Python pass allow_mixed=True"
     )
 
 
@@ -545,7 +545,7 @@ def test_allow_mixed_aggregates_incompatible_results() -> None:
 @pytest.mark.parametrize("allow_mixed", [True, False])
 def test_two_results_of_one_process_are_refused(allow_mixed: bool) -> None:
     with pytest.raises(
-        IncompatibleResultsError, match="there are two results of process 1; give each process once"
+        IncompatibleResultsError, match="there are two results of process 1; pass one per process"
     ) as caught:
         aggregate(*factories.raws(2), factories.raw(process_index=1), allow_mixed=allow_mixed)
     assert (caught.value.field, caught.value.values) == ("process_index", (1, 1))

@@ -198,7 +198,7 @@ def test_aggregate_without_processes_is_valid() -> None:
 )
 @pytest.mark.parametrize("extra", [{}, {"new": 1}])
 def test_invalid_aggregate_is_refused(place: str, value: object, extra: dict[str, Any]) -> None:
-    with pytest.raises(ResultCorruptError, match=r"^cannot load aggregated result exp_7.json.*make the aggregate"):
+    with pytest.raises(ResultCorruptError, match=r"^cannot load aggregated result exp_7.json.*aggregate ID"):
         codec.decode_aggregated(as_bytes({**AGGREGATE, place: value, **extra}), "exp_7.json")
 
 

@@ -35,7 +35,7 @@ class RunValues(Struct, frozen=True, kw_only=True):
         }
         doing = f"cannot make a record of {experiment_id!r}"
         if found := [name for name, is_missing in missing.items() if is_missing]:
-            advice = "pass all of them, or build the parts of the record for unknown values"
+            advice = "pass all of these; if a value is unknown, use RawProcessResult(...), not RawProcessResult.of(...)"
             raise ConfigurationError(doing, f"missing: {'; '.join(found)}", advice)
         if unknown := sorted(fields.keys() - set(known)):
             raise ConfigurationError(doing, f"no field {', '.join(unknown)}", f"the fields are {', '.join(known)}")

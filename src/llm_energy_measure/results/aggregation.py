@@ -49,7 +49,8 @@ from llm_energy_measure.verification.processes import Evidence, evidence_of
 
 NAN = float("nan")
 
-# If one of these checks fails, the aggregate has a warning. The checks of the plain sum (`SUM_FAMILIES`) give one too.
+# Each failed check with one of these codes gives the aggregate a warning. So does the first failed check of the plain
+# sum (`SUM_FAMILIES`).
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
     *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
     *("counter.lost", "counter.reset", "counter.gap"),
@@ -257,7 +258,7 @@ def _require_same_experiment(experiment_id: str, results: Sequence[RawProcessRes
 
 
 def _is_one_side(result: RawProcessResult) -> bool:
-    """Return True if a process measured only energy or counted only tokens, and its record has no backend.
+    """Return True for a record without backend whose process measured only energy or counted only tokens.
 
     An experiment can consist of a server process that measures energy and a client process that counts tokens.
     """
@@ -270,7 +271,7 @@ def _require_distinct_processes(experiment_id: str, results: Sequence[RawProcess
     for one, other in pairwise(results):
         if (one.process_index, one.experiment_id) == (other.process_index, other.experiment_id):
             found = f"there are two results of process {one.process_index}"
-            refused = IncompatibleResultsError(f"cannot aggregate {experiment_id!r}", found, "give each process once")
+            refused = IncompatibleResultsError(f"cannot aggregate {experiment_id!r}", found, "pass one per process")
             refused.field, refused.values = "process_index", (one.process_index, other.process_index)
             raise refused
 
@@ -279,7 +280,7 @@ def _incompatible(
     experiment_id: str, field: str, one: object, other: object, process_index: int
 ) -> IncompatibleResultsError:
     found = f"{field} is {one!r}, and in process {process_index} it is {other!r}"
-    advice = "aggregate them separately, or in Python pass allow_mixed=True"
+    advice = "aggregate the results separately, or in Python pass allow_mixed=True"
     refused = IncompatibleResultsError(f"cannot aggregate {experiment_id!r}", found, advice)
     refused.field, refused.values = field, (one, other)
     return refused
@@ -402,7 +403,7 @@ def _warnings(verification: Verification, num_processes: int) -> list[str]:
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
     warnings = [] if of_sum is None else [_sum_warning(of_sum, verification)]
     if "completeness.missing_process" in codes:
-        codes.discard("completeness.unreadable_file")  # the other message also names the unreadable files
+        codes.discard("completeness.unreadable_file")  # its message also names the unreadable files
     return [
         *warnings,
         *flags.flag_warnings(verification.to_store, num_processes),

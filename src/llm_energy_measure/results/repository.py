@@ -115,7 +115,7 @@ class FileSystemRepository:
         Args:
             manifest: The facts that all processes share.
             process_index: The process that is about to run. If it is None, the experiment must have no result yet,
-                unless both manifests contain the same launcher job id.
+                unless this manifest and the stored one contain the same launcher job id.
 
         Raises:
             ExperimentIdError: The id is not valid, or another experiment owns its folder.
@@ -180,7 +180,7 @@ class FileSystemRepository:
     def _require_still_claimed(
         self, folder: str, record: RawProcessResult, claimed: Manifest, key: str, data: bytes
     ) -> None:
-        """Delete a new result and raise if its folder was archived, or got another owner, at the same time."""
+        """Delete the new result and raise if the folder now belongs to another experiment or attempt."""
         raw = self.raw_folder(folder)
         if raw.readable_manifest() == claimed or (raw.has_no_manifest() and bytes_of(self.store, key) != data):
             return  # the folder is unchanged, or the result was deleted or archived with its folder
@@ -228,7 +228,7 @@ class FileSystemRepository:
         recovery = self.recover_raw(experiment_id)
         if recovery.unreadable:
             found = "; ".join(f"{file.name}: {file.reason}" for file in recovery.unreadable)
-            advice = f"recover_raw returns the other {len(recovery.results)}"
+            advice = f"recover_raw returns the readable results ({len(recovery.results)})"
             refused = ResultCorruptError(f"cannot load all raw results of {experiment_id!r}", found, advice)
             refused.unreadable = {file.name: file.reason for file in recovery.unreadable}
             raise refused
@@ -305,7 +305,7 @@ class FileSystemRepository:
         return [self.store.path(layout.aggregated_key(self.folder_of(result.experiment_id))) for result in results]
 
     def _encoded_aggregate(self, folder: str, result: AggregatedResult) -> bytes:
-        """Return the bytes of an aggregate. Check the file that they will replace, and keep a copy if it is needed."""
+        """Return the bytes of an aggregate. Check the file to replace; copy an external, altered or unreadable one."""
         key = layout.aggregated_key(folder)
         if result.sources is not None and len(result.sources) != len(result.process_results):
             doing = f"cannot save the aggregate of {result.experiment_id!r}"
@@ -357,7 +357,7 @@ class FileSystemRepository:
         self._require_id(experiment_id, folder, [result])
         if not layout.names_folder(result.experiment_id, folder):
             if layout.differs_in_case(result.experiment_id, folder) and not self.has_aggregated(folder):
-                return None  # the file system ignores case, and has an aggregate of another experiment
+                return None  # the file system ignores case, and the file of another id was read
             found = f"it is the aggregate of {result.experiment_id!r}"
             advice = "rename the file to the file name of that experiment"
             raise ResultCorruptError(f"cannot load aggregated result {folder}.json", found, advice)
@@ -475,7 +475,7 @@ class FileSystemRepository:
 
 
 def _is_encoding_of(stored: bytes | None, record: RawProcessResult) -> bool:
-    """Return True if stored bytes decode to this record, although an older version may have encoded it differently."""
+    """Return True if stored bytes decode to this record. An older release may have encoded it to other bytes."""
     if stored is None:
         return False
     try:

@@ -83,7 +83,7 @@ class SumEnergyAvgThroughput:
 
 
 class AttributedEnergy(SumEnergyAvgThroughput):
-    """The default strategy with the attributed energy: each joule is counted once."""
+    """Like the default strategy, but the energy is the attributed energy: each joule is counted once."""
 
     name = "attributed_energy"
 
@@ -121,10 +121,10 @@ class ModelParallel(SumEnergyAvgThroughput):
 
 
 class WallClockThroughput(SumEnergyAvgThroughput):
-    """The default strategy with another throughput: the tokens of all processes divided by their common time span.
+    """Like the default strategy, but the throughput is the tokens of all processes divided by their common time span.
 
     The span is from the earliest start to the latest end, and includes loading and waiting. The throughput is unknown
-    if a start or an end is unknown, or if only some of them have a UTC offset.
+    if a start or an end is unknown, or if only some of these times have a UTC offset.
     """
 
     name = "wall_clock_throughput"
@@ -163,7 +163,7 @@ def get_strategy(name: str) -> Strategy:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
     added = _entry_points()
-    advice = "correct the package that provides it"
+    advice = "correct the package that provides the strategy"
     doing = f"cannot aggregate by the strategy {name!r}"
     if name not in added:
         raise ConfigurationError(doing, "the strategy is unknown", f"choose one of {', '.join(strategy_names())}")

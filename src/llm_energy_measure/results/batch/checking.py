@@ -269,7 +269,7 @@ def _check_entry(
     elif entry.name.startswith(("superseded-process_", "superseded-samples-process_")):
         yield _finding("raw.superseded", key, "an overwrite replaced this result", _NO_LONGER_NEEDED)
     elif entry.name.startswith("partial-process_"):
-        advice = "keep it unless the process has a result: it is a lower bound of the measurement"
+        advice = "keep this record unless the process has a result: the record is a lower bound of the measurement"
         yield _finding("raw.partial", key, "the process did not finish", advice)
     elif entry.name == MANIFEST_NAME:
         yield from _check_manifest(repository, folder, key)
@@ -420,7 +420,7 @@ def _leftover(key: str, entry: Entry, *, has_only_copy: bool) -> StoreFinding:
         return _finding("leftover.in_use", key, "its writer may still run", advice)
     if has_only_copy:
         name = target_name(entry.name)
-        message = f"it contains a result, or a part of one, for {name}, and no other file contains it"
+        message = f"the file contains a whole or torn result for {name}, and no other file contains this result"
         advice = f"run 'llm-energy-measure results check --salvage' to save it, or compare it with {name}"
         return _finding("raw.unpublished", key, message, advice)
     if entry.is_folder:

@@ -107,7 +107,7 @@ def _salvage(repository: FileSystemRepository, key: str, process_index: int, *, 
 
 
 def lost_sections(data: bytes) -> list[str]:
-    """Return the names of the required sections that a torn file lacks. A file without them can't be salvaged."""
+    """Return the names of the required sections that a torn file lacks. If it lacks one, it can't be salvaged."""
     sections = complete_sections(data)
     return [name for name in _REQUIRED if name not in sections]
 
@@ -128,7 +128,7 @@ def _save_partial(repository: FileSystemRepository, key: str, process_index: int
     sections = complete_sections(data)
     lost = [name for name in _REQUIRED if name not in sections]
     if lost:
-        found = f"the file ends before {lost[0]}, so its data cannot be attributed"
+        found = f"the file ends before {lost[0]}, so it is unknown which run its data describe"
         raise ResultCorruptError(doing, found, "run the process again")
     record = _partial_record(sections, name, data)
     if not layout.names_folder(record.experiment_id, folder) or record.process_index != process_index:

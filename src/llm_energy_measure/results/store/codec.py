@@ -68,7 +68,11 @@ class _Kind(typing.NamedTuple):
 
 _RAW = _Kind("raw result", "keep the file; repair it or run its process again")
 # A raw record is two levels deeper in an aggregate than in a raw file.
-_AGGREGATE = _Kind("aggregated result", "make the aggregate again from its raw results", MAX_RECORD_DEPTH + 2)
+_AGGREGATE = _Kind(
+    "aggregated result",
+    "run 'llm-energy-measure aggregate ID' to recompute it from the raw results",
+    MAX_RECORD_DEPTH + 2,
+)
 _MANIFEST = _Kind("manifest", "remove it; the expected number of processes is then unknown")
 
 
@@ -275,7 +279,7 @@ def decode_summary(data: bytes, name: str) -> AggregatedSummary:
 def _integrity(
     envelope: _Envelope, summary: AggregatedSummary, raws: Sequence[_Bytes], name: str, data: bytes
 ) -> Integrity:
-    """Return `sealed` if the values match the digests in the file, `unsealed` without digests, else `altered`."""
+    """Return `sealed` if the values match the digests in the file, `unsealed` if it has no digests, else `altered`."""
     values_sha256, processes_sha256 = envelope.values_sha256, envelope.processes_sha256
     if isinstance(values_sha256, str) and isinstance(processes_sha256, str):
         is_sealed = _has_values(summary, values_sha256, processes_sha256, data) and (
@@ -308,7 +312,7 @@ def _has_processes(raws: Sequence[_Bytes], processes_sha256: str, name: str) -> 
 
 
 def _are_sources(sources: Sequence[SourceFile], raws: Sequence[_Bytes]) -> bool:
-    """Return True if each embedded record has the bytes of its source file, without or with a final newline.
+    """Return True if each embedded record has the bytes of its source file. A final newline of the file is ignored.
 
     This check takes less time than decoding.
     """
@@ -324,7 +328,7 @@ def embedded_records(data: bytes) -> list[memoryview]:
 
 
 def is_copy_of(embedded: memoryview, data: bytes) -> bool:
-    """Return True if an embedded record has the bytes of a raw file without its BOM and outer white space.
+    """Return True if an embedded record has the bytes of a raw file, apart from BOM and outer white space of the file.
 
     The bytes are compared in parts, so that a large record is not copied.
     """
@@ -362,7 +366,7 @@ def encode_aggregated(record: AggregatedResult, *, with_digests: bool = True) ->
 
 
 def _as_decoded(records: Sequence[RawProcessResult], embedded: Sequence[bytes]) -> list[RawProcessResult]:
-    """Return the records as a reader will decode them. A record that was built in Python may contain a tuple."""
+    """Return the records as a reader will decode them. A reader decodes a tuple as a list."""
     try:
         return [
             record if record.stored else _decode(RawProcessResult, data, _RAW, f"process_{record.process_index}.json")
@@ -446,13 +450,13 @@ def _decode(
     cut = cut_sample_arrays(data.removeprefix(BOM))
     try:
         if b"\0" in cut.original:
-            json_text.parse(cut.original)  # raises: the other checks of a large sparse file would take seconds
+            json_text.parse(cut.original)  # raises now, because the next checks of a large sparse file take seconds
         require_bounded_json(cut.text, file_bytes=len(data), number_count=cut.sample_count)
     except ValueError as error:
         raise _corrupt(kind, name, str(error)) from error
     record = _decode_text(record_type, cut, kind, name, migrations=migrations, check_keys=check_keys)
     if isinstance(record, RawProcessResult) and not cut.restore(record):
-        whole = SampleArrays(cut.original, {}, cut.original)  # a removed list has no latency samples
+        whole = SampleArrays(cut.original, {}, cut.original)  # a list that was cut out has no valid latency samples
         return _decode_text(record_type, whole, kind, name, migrations=migrations, check_keys=check_keys)
     return record
 
@@ -496,7 +500,7 @@ def _decode_exact(record_type: type[RecordT], cut: SampleArrays, levels: int, *,
             return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return None if json_text.is_too_deep(cut.text, levels) else record  # not before decoding: the text must be valid
+    return None if json_text.is_too_deep(cut.text, levels) else record  # after decoding: `is_too_deep` needs valid JSON
 
 
 def _migrated(document: Document, kind: _Kind, name: str, migrations: Sequence[Migration]) -> Document:

@@ -55,7 +55,7 @@ def _keep(
     try:
         refused.kept, _ = keep_bytes(store, data, lambda number: layout.rejected_key(folder, index, number))
     except (StorageError, UnsafePathError) as error:
-        refused.advice += f"; the record could not be kept ({error.found}), so keep it yourself"
+        refused.advice += f"; the record could not be kept ({error.found}), so save it in another place"
     else:
         refused.advice += f"; the record is kept in {refused.kept}"
 
