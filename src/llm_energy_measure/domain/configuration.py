@@ -68,8 +68,8 @@ def is_ignored(key: str, sections: Collection[str] = ()) -> bool:
 
     Args:
         key: The dotted key.
-        sections: Names of further top-level objects to ignore. An importer stores the other fields of its source file
-            in an object with the name of the tool, and these fields contain measurements.
+        sections: Names of further top-level objects to ignore. An importer stores the source fields that
+            no record field represents in an object with the name of the tool. These source fields contain measurements.
 
     Example:
         >>> is_ignored("prompt_source.seed"), is_ignored("decoder.top_k"), is_ignored("zeus.t", ["zeus"])
@@ -100,7 +100,7 @@ def digest(configuration: Mapping[str, Value]) -> str:
 
 
 def keys_named(name: str, keys: Collection[str]) -> list[str]:
-    """Return the keys with a name: the key itself, and all keys that end with the name after a dot.
+    """Return the keys that a name selects: the key that equals the name, and all keys that end with a dot and the name.
 
     A name that starts with a dot selects only the key without this dot.
 

@@ -31,7 +31,7 @@ THROTTLE_BITS = {
     0x80: "hw_power_brake",
     0x100: "display_clock_setting",
 }
-"""Names of the bits of NVML. Source: NVML API reference, nvmlClocksEventReasons."""
+"""Throttle reason of each bit in a bit mask of NVML. Source: NVML API reference, nvmlClocksEventReasons."""
 
 SEPARATOR = " "
 """Separator of throttle reasons in a file of samples."""

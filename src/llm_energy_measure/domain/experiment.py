@@ -595,6 +595,6 @@ class AggregatedFile(AggregatedResult, frozen=True, kw_only=True, forbid_unknown
 
 
 def summary_of(record: AggregatedSummary) -> AggregatedSummary:
-    """Return a copy of a record without the fields of subclasses of `AggregatedSummary`, with its `integrity`."""
+    """Return a copy of a record that has only the fields of `AggregatedSummary`, and the `integrity` of the record."""
     summary = AggregatedSummary(**{name: getattr(record, name) for name in AggregatedSummary.__struct_fields__})
     return summary.attach_integrity(record.integrity)

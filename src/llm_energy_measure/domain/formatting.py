@@ -119,7 +119,7 @@ def _exponent(value: float) -> int:
 
 
 def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN) -> str:
-    """Return the text `at_least` and an energy; `unknown` if the energy is None.
+    """Return an energy with the text `at_least` in front of it; `unknown` if the energy is None.
 
     Example:
         >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")

@@ -32,7 +32,7 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
 
     Attributes:
         log_ratio: Logarithm of the ratio of the candidate to the base.
-        variances: Sample variances of the logarithms: one for each side, or one of the differences in pairs.
+        variances: Sample variances of the logarithms: one for each side, or only one, of the differences within pairs.
         counts: Number of values behind each variance, at least 2.
     """
 

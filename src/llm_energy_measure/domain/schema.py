@@ -110,7 +110,7 @@ def find_non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def timestamp_problems(record: RawProcessResult) -> list[str]:
-    """Return one sentence for each invalid pair of timestamps: reversed, negative, or only one with a UTC offset.
+    """Return one sentence for each problem of a time span: end before start, duration below 0, or one UTC offset.
 
     A new record with such timestamps is refused. An existing file still loads, because its energy remains valid.
     """
@@ -163,7 +163,7 @@ def json_schema(kind: str) -> Document:
 
 
 def _field_descriptions(docstring: str) -> dict[str, str]:
-    """Return the descriptions under `Attributes:` by field, with `null` for None and `Absent` for UNSET."""
+    """Return the descriptions under `Attributes:` by field. In them, None becomes `null`, and UNSET `Absent`."""
     section = textwrap.dedent(docstring.partition("\n")[2]).partition("Attributes:\n")[2]
     found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()).replace("None", "null").replace("UNSET", "Absent") for name, text in found}

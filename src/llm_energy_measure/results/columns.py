@@ -127,7 +127,7 @@ SUMMARY_COLUMNS: tuple[Column[AggregatedSummary], ...] = (
     Column("failed_checks", "text", "", lambda result: "; ".join(result.failed_codes) or None),
     _summary("schema_version", "text"),
     _summary("attributed_gpu_energy_j", "number", "J"),
-    # These values are computed from the processes, which a summary does not contain; see `process_values`.
+    # `process_values` computes these values from the processes, because a summary does not contain the processes.
     Column("input_tokens", "integer", "token", lambda _: None),
     Column("output_tokens", "integer", "token", lambda _: None),
     Column("attributed_joules_per_output_token", "number", "J/token", lambda _: None),
@@ -296,8 +296,8 @@ def _duration_sec(record: RawProcessResult) -> float | None:
 def _end(record: RawProcessResult) -> datetime | None:
     """Return the end of the energy window, or of the run if the record has no window.
 
-    An unknown end is computed as start plus duration. Both values are those of the energy window, or both are those of
-    the run, because the window and the run differ.
+    An unknown end is computed as start plus duration. Start and duration are both from the energy window, or both from
+    the run, because window and run can differ.
     """
     window, run = record.energy_metrics.window, record.timestamps
     start, end, duration = (

@@ -297,7 +297,7 @@ def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
 
 
 def _add(flat: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add items to a flat dict. An item whose name exists already gets a trailing underscore.
+    """Add items to a flat dict. If the name of an item exists already, underscores are appended until the name is free.
 
     For example, `{"b_c": 1, "b": {"c": 2}}` becomes `{"b_c": 1, "b_c_": 2}`.
     """

@@ -66,9 +66,10 @@ def _settings_digest(effective_config: dict[str, Any]) -> str:
 def group_repeats(results: Iterable[AggregatedResult]) -> list[list[AggregatedResult]]:
     """Return the groups of repeats: at least two experiments each, sorted by id.
 
-    Two experiments are repeats if their ids differ only in a final `_c<n>` and their settings agree. Experiments whose
-    ids have no such ending are repeats if their configurations differ only in `cycle_id`. Repeats have the same model
-    and backend. The command `results repeats` compares more facts; see `analysis.observations`.
+    Two experiments are repeats if their ids differ only in a final `_c<n>`, and their configurations differ only in
+    keys that `configuration.is_ignored` accepts. Experiments whose ids do not end with `_c<n>` are repeats if their
+    configurations differ only in `cycle_id`. Repeats have the same model and backend. The command `results repeats`
+    compares more facts; see `analysis.observations`.
     """
     groups: dict[tuple[str | None, ...], list[AggregatedResult]] = {}
     for result in sorted(results, key=lambda result: _sort_key(result.experiment_id)):

@@ -249,7 +249,7 @@ def _aggregate_batch(
             if summary is not None and summary.is_lower_bound is not False:
                 lower_bounds.add(aggregated_key(repository.folder_of(summary.experiment_id)))
             elif is_scan and outcome.result == "current":
-                # The raw files, read after the time `mtime_ns`, have the digests in the aggregate.
+                # The raw files were read after `mtime_ns`, and they have the digests in the aggregate.
                 mark = partial(mark_up_to_date, raw, aggregated, item, mtime_ns)
                 if repository.store.supports_mtime:
                     mark()  # now, because another process can replace the aggregate later
@@ -270,8 +270,8 @@ def _listed_aggregates(store: Store, folders: list[str], *, is_scan: bool) -> di
     """Return the aggregates of experiments in a bucket, by name. A scan also gets their proof objects.
 
     With a listing of all aggregates for each batch, the time of a scan would grow with the square of their number. The
-    folders of a scan are sorted, so two ranges of names contain few other objects. `mark_up_to_date` creates the
-    proofs.
+    folders of a scan are sorted, so one range of aggregate names and one of proof names contain few other objects.
+    `mark_up_to_date` creates the proofs.
     """
     files = [f"{folder}.json" for folder in folders]
     if not is_scan:
@@ -286,7 +286,7 @@ def _listed_aggregates(store: Store, folders: list[str], *, is_scan: bool) -> di
 def _marks_of_stored(
     raw: Folder, aggregated: Folder, values: dict[str, bytes], versions: dict[str, str]
 ) -> Iterator[Callable[[], None]]:
-    """Yield functions that mark new aggregates as up to date; `versions` has their ETags, and is empty for files."""
+    """Yield functions that mark new aggregates as current. `versions` has their ETags, or is empty in a directory."""
     for key, version in versions.items():
         stored = Entry(key.rpartition("/")[2], is_folder=False, size_bytes=len(values[key]), version=version)
         yield partial(mark_up_to_date, raw, aggregated, stored.name.removesuffix(".json"), 0, aggregate=stored)
@@ -402,7 +402,7 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
     is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id
     if result.sources is not None and (state.status == "pending" or is_ours):
         return {aggregated_key(repository.folder_of(result.experiment_id)): encode_aggregated(result)}
-    # `save_aggregated` keeps an external, altered or unreadable aggregate, or refuses to replace it.
+    # `save_aggregated` keeps a copy of an external, altered or unreadable aggregate, or refuses to replace it.
     repository.save_aggregated(result)
     return {}
 
@@ -410,7 +410,7 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
 def _put(
     repository: FileSystemRepository, values: dict[str, bytes], mtime_ns: int
 ) -> tuple[dict[str, LLMEnergyMeasureError], dict[str, str]]:
-    """Store values with one sync. Return the error of each key that can't be stored, and the versions if all can."""
+    """Store values with one sync. Return the error of each key that can't be stored; without errors, the versions."""
     try:
         return {}, repository.store.put_many(values, mtime_ns=mtime_ns)
     except LLMEnergyMeasureError:

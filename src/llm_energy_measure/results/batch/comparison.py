@@ -187,7 +187,7 @@ def _comparable(stored: AggregatedSummary, recomputed: AggregatedSummary) -> tup
 
 
 def _value(result: AggregatedSummary, path: str) -> object:
-    """Return the value of a field by its path; for the id, its folder name, so that ids of one folder agree."""
+    """Return the value of a field by its path. For the id, return its folder name, which several ids can share."""
     if path == "experiment_id":
         return folder_name(result.experiment_id)
     value: object = result

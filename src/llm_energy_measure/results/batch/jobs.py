@@ -19,13 +19,14 @@ BatchT = TypeVar("BatchT")
 ResultT = TypeVar("ResultT")
 
 # With jobs="auto", workers start after this time of work in this process, if two more batches follow. Starting
-# a worker takes about as long, so workers save no time if the work is short.
+# a worker takes about as long, so workers save no time if all work takes less time than this.
 _WORKERS_AFTER_SEC = 0.5
 
 # Batches per worker that run or wait in the queue: enough that no worker is idle, and few enough for little memory.
 _BATCHES_PER_WORKER = 2
 
-# Finished batches that wait for an earlier batch. This process can finish this many while a worker starts.
+# Maximum number of finished batches that wait for an earlier batch: as many as this process can finish while a
+# worker starts.
 _MAX_FINISHED = 6
 
 

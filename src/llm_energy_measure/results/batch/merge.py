@@ -32,9 +32,9 @@ class MergedFile(Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: Key in the source. The key in the target is equal, unless `reason` names another file.
-        outcome: `copied`, `same` (the target has an equal file), `conflict` (the target has different content) or
-            `failed`.
-        reason: Why there is a conflict, why the copy failed, or the name in the target.
+        outcome: `copied`, `same` (the target has an equal file, or `reason` says why it needs no copy), `conflict` (the
+            target has different content) or `failed`.
+        reason: Why there is a conflict, why the copy failed or is not needed, or the name in the target.
     """
 
     key: str
@@ -47,7 +47,8 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
 
     The merge copies raw results, manifests, rejected, superseded and partial records, aggregates and tags. It reports
     empty files, unfinished files and earlier attempts, and does not copy them. It ignores files of other programs. If
-    the ids, the runs in the manifests, or the results of a process differ, the whole experiment is a conflict.
+    source and target have different ids, runs (in the manifests), or results of a process for the same folder name, the
+    whole experiment is a conflict.
 
     Args:
         target: The directory to copy into.
@@ -322,7 +323,7 @@ def _merge_derived(
     if merged.outcome == "conflict" and parent == TAGS_DIR and _has_tags_of(target, source, key):
         return MergedFile(key=key, outcome="same", reason="the target has these tags and others")
     if merged.outcome == "copied" and parent == AGGREGATED_DIR:
-        # A current mtime would mean that the aggregate is newer than all raw results in the target.
+        # With the time of the copy as mtime, the aggregate would count as newer than all raw results in the target.
         with Folder(target.store, parent) as copied:
             copied.set_mtime(name, 0)
     if merged.outcome == "conflict" and can_be_recomputed and _has_sources(source, folder):

@@ -87,7 +87,7 @@ def is_no_experiment(recovery: RawRecovery) -> bool:
 
 
 def publish(repository: FileSystemRepository, folder: str, recovery: RawRecovery) -> RawRecovery:
-    """Save the results in `recovery.unpublished`, and return the recovery of the experiment after that."""
+    """Save the results in `recovery.unpublished`, and return a recovery that has them in `results`."""
     for record in recovery.unpublished:
         repository.save_raw(record.experiment_id, record)
         delete_checkpoint(repository.store, record.experiment_id, record.process_index)

@@ -18,8 +18,11 @@ from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
 
 Status = Literal["pending", "current", "stale", "external", "altered", "unreadable"]
-"""In this order: no aggregate; an aggregate of the current raw files, of other raw files, or of another tool; an
-altered aggregate; an unreadable aggregate."""
+"""`pending`: no aggregate. `current`: an aggregate of the current raw files. `stale`: an aggregate of other raw files.
+
+`external`: an aggregate of another tool. `altered`: an aggregate in which another program changed values. `unreadable`:
+an aggregate that can't be read.
+"""
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -170,7 +173,7 @@ def _expects_other_number(repository: FileSystemRepository, folder: str, report:
 
 
 def expects_other_number(manifest: Manifest | None, report: CompletenessReport | None) -> bool:
-    """Return True if a manifest and the report in an aggregate expect different numbers of processes."""
+    """Return True if a manifest and the completeness report of an aggregate expect different numbers of processes."""
     if manifest is None or report is None or report.expected_from == "argument":
         return False
     return manifest.expected_processes not in (None, report.expected_processes)

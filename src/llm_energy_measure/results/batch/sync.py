@@ -1,4 +1,4 @@
-"""Synchronise two places of results: copy the files that only one place has to the other place.
+"""Synchronise two places of results: copy each file that exists in only one place to the other place.
 
 No result is replaced or deleted. A checkpoint is replaced by a newer one, and deleted if its process has a result. Each
 experiment is merged in both directions, as by `merge`. An experiment is skipped if the listings of both places (names,
@@ -98,7 +98,7 @@ def upload_results(local: FileSystemRepository, remote: FileSystemRepository) ->
 
 
 def _inventory(repository: FileSystemRepository) -> dict[str, dict[str, str]]:
-    """Return the size and the version or mtime of each key in one text, by folder name of the experiment."""
+    """Return a text with size and version (or mtime) of each file, by folder name of the experiment and by key."""
     store = repository.store
     hidden = bucket_moves.hidden_folders(store)
     found: dict[str, dict[str, str]] = defaultdict(dict)

@@ -65,7 +65,7 @@ def upload_waiting(
     """Upload the results of earlier recordings, and remove their directories. Yield each directory and its outcome.
 
     A directory with a problem is not removed. An interrupted call can be repeated, and several processes may upload the
-    same results. A recording that still runs is left out.
+    same results. A recording that still runs is left out, unless one of its results is at least `min_age_sec` old.
 
     Args:
         remote: The results in the bucket.
@@ -85,7 +85,7 @@ def upload_waiting(
 
 
 def _has_ended(path: Path, min_age_sec: float) -> bool:
-    """Return True if the recording of a directory has ended, with or without a result."""
+    """Return True if the recording has ended, or if one of its results is at least `min_age_sec` old."""
     try:
         if writer_has_ended(f".{path.name}", path.stat().st_mtime):
             return True

@@ -294,7 +294,8 @@ def _recompute(
     expected_processes = stated_processes(stored) if stored is not None else None
     finding = passed(code)
     try:
-        # The later tries also work if the records don't belong together, or if the strategy is not installed.
+        # The second try accepts records that don't belong together. The third try also replaces a strategy that is not
+        # installed.
         for attempted_strategy, allow_mixed in ((strategy, False), (strategy, True), (DEFAULT_STRATEGY, True)):
             options = AggregationOptions(
                 strategy=attempted_strategy,

@@ -49,7 +49,7 @@ def is_hidden(store: Store, folder: str) -> bool:
 
 
 def marker_checks(store: Store, folder: str) -> tuple[Callable[[], bool], Callable[[], bool]]:
-    """Return a function that finds the marker of a deletion, and one for an archiving. Each sends one request."""
+    """Return two functions: one finds the marker of a deletion, and one of an archiving. A call sends one request."""
     return partial(is_deleted, store, folder), lambda: _archived_manifest(store, folder) is not None
 
 
@@ -123,7 +123,8 @@ def finish_archive(store: Store, folder: str) -> bool:
     source, target = layout.raw_folder(folder), layout.earlier_attempt_folder(folder, manifest.attempt)
     marker = layout.archiving_folder(folder)
     if _is_at_later_attempt(store, folder, manifest.attempt):
-        store.delete_folder(marker)  # its writer had read the manifest before another process archived the attempt
+        # The marker is obsolete: its writer read the manifest before another process archived the attempt.
+        store.delete_folder(marker)
         return False
     try:
         _copy_all(store, source, target, manifest.attempt)
@@ -152,7 +153,7 @@ def _is_archiving(store: Store, folder: str, manifest: Manifest) -> bool:
 
 
 def _is_at_later_attempt(store: Store, folder: str, attempt: int) -> bool:
-    """Return True if the folder has the manifest of a later attempt; its results must not be archived."""
+    """Return True if the folder has the manifest of a later attempt. The later results must not be archived."""
     key = layout.manifest_key(folder)
     try:
         return codec.decode_manifest(store.get(key), key).attempt > attempt
@@ -161,7 +162,7 @@ def _is_at_later_attempt(store: Store, folder: str, attempt: int) -> bool:
 
 
 def require_unused(store: Store, folder: str) -> None:
-    """Wait until a folder name is free for a new run.
+    """Wait until an archiving of the folder has finished, so that a new run can use the folder name.
 
     Raises:
         ResultExistsError: The deletion of the earlier experiment has not finished.

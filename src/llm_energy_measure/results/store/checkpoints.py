@@ -45,7 +45,7 @@ def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> 
 
 
 def delete_leftovers(store: Store, experiment_id: str, process_index: int) -> None:
-    """Delete the temporary files of ended writers for a process that has a result now."""
+    """Delete the temporary files that ended writers have left for a process that now has a result."""
     folder = layout.folder_in(store, experiment_id)
     own = {layout.process_file(process_index), layout.partial_key(folder, process_index).rpartition("/")[2]}
     for entry in store.list(layout.raw_folder(folder)):

@@ -33,12 +33,13 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     if not store.supports_folder_move:
         return _delete_from_bucket(store, folder, owner)
     marker = layout.deleted_folder(folder)
-    # A file system that ignores case finds the folder of another experiment too.
+    # If the file system ignores case, `move_folder` alone could move a folder whose name differs in case.
     moved = _has_folder(store, layout.raw_folder(folder)) and store.move_folder(layout.raw_folder(folder), marker)
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
-        # There was no folder to rename, so a new marker hides the other files. A full disk does not stop the removal.
+        # There was no folder to rename, so a new marker hides the other files. If the marker can't be created, for
+        # example on a full disk, the files are removed without it.
         with contextlib.suppress(StorageError):
             store.create(f"{marker}/{MANIFEST_NAME}", codec.encode_manifest(Manifest(experiment_id=owner or folder)))
     _remove(store, folder, owner)
@@ -54,7 +55,7 @@ def _delete_from_bucket(store: Store, folder: str, owner: str | None) -> bool:
 
 
 def require_unused(store: Store, folder: str) -> None:
-    """Finish an interrupted deletion, so that the folder name can be used again. In a bucket, raise instead.
+    """Finish an interrupted deletion, so that the folder name can be used again. In a bucket, it raises an error.
 
     Raises:
         ResultExistsError: In a bucket, the deletion of the earlier experiment has not finished.
@@ -84,7 +85,7 @@ def finish(store: Store, folder: str) -> bool:
 
 
 def is_deleted(store: Store, folder: str) -> bool:
-    """Return True if an experiment was deleted, even if some of its files remain."""
+    """Return True if an experiment was deleted and the removal of its files has not finished."""
     if not store.supports_folder_move:
         return bucket_moves.is_deleted(store, folder)
     return _has_marker(store, folder) and not store.list(layout.raw_folder(folder))
@@ -126,7 +127,7 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
         if attempt is not None and attempt[0] == folder:
             key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
             with contextlib.suppress(ResultsError):
-                # The attempt is kept if another experiment used the folder name before.
+                # An attempt of another experiment, which used the folder name before, is kept.
                 if owner in (None, codec.decode_manifest(store.get(key), key).experiment_id):
                     keys.append(f"{RAW_DIR}/{entry.name}/")
     return keys
@@ -142,7 +143,8 @@ def _remove(store: Store, folder: str, owner: str | None) -> None:
     """Remove the files of an experiment; the marker is the last."""
     for key in _remains(store, folder, owner):
         if key.endswith("/"):
-            # Another process may have finished this deletion, and a new run may have archived an attempt since.
+            # Another process may have finished this deletion, and a new run may have archived an attempt since. This
+            # archive must be kept.
             if not store.list(layout.raw_folder(folder)):
                 store.delete_folder(key.removesuffix("/"))
         else:

@@ -69,7 +69,7 @@ def _with_packed_samples(record: RawProcessResult) -> RawProcessResult:
 
 def _values(record: AggregatedSummary | RawProcessResult, document: Any = None) -> bytes:
     """Return the values of a record as bytes. Equal values give equal bytes; different values give different bytes."""
-    # The values in these two objects can have any type. A decoder of JSON can't know if a 3 was a 3.0 originally.
+    # Values in these two objects can have any type, so a decoder of JSON can't know if a 3 was a 3.0 originally.
     free = {name: _free_digest(getattr(record, name)) for name in ("effective_config", "cli_overrides")}
     record = msgspec.structs.replace(record, **free)
     if document is None and record.unknown_fields is msgspec.UNSET:

@@ -42,7 +42,7 @@ _NUMBERED = re.compile(
     rf"|(superseded-samples-process_[0-9]+)-[0-9]+(\.csv\.gz){re.escape(KEPT_SUFFIX)}"
 )
 _SAMPLES = re.compile(r"samples-process_(0|[1-9][0-9]{0,5})\.csv\.gz")
-# The file names of aggregates: names that `former_folder_name` returns unchanged, with `.json`.
+# The file name of an aggregate is a name that `former_folder_name` returns unchanged, followed by `.json`.
 _AGGREGATE_FILE = re.compile(
     rf"(?!{SUPERSEDED_AGGREGATE_PATTERN}\Z)(?!\.+json\Z)[A-Za-z0-9._-]{{1,{MAX_ID_LENGTH}}}\.json"
 )
@@ -54,7 +54,8 @@ UNNAMED = "_unnamed"
 
 def folder_name(experiment_id: str) -> str:
     """Return an experiment's folder name, a part of all its keys. Raises `ExperimentIdError` if the id is not valid."""
-    # Cached, because a save calls this function three times with the same id. The cache needs a hashable argument.
+    # `_folder_names` has a cache, because a save calls this function three times with the same id. An id that is not a
+    # text may not be hashable, so it does not get to the cache.
     return _folder_names(experiment_id)[0] if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
 
 
@@ -255,7 +256,7 @@ def deleted_folder_of(name: str) -> str | None:
 
 
 def archiving_folder(folder: str) -> str:
-    """Return the key prefix of the marker that an attempt is being archived in a bucket."""
+    """Return the key prefix of the marker that exists in a bucket while an attempt is being archived."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}archiving"
 
 
@@ -337,7 +338,7 @@ def tags_key(folder: str) -> str:
 
 
 def is_kept_in_raw(name: str) -> bool:
-    """Return True if a file name in an experiment's folder is that of a manifest, result or other kept record.
+    """Return True for the file name of a manifest, a result, samples, or a partial, rejected or superseded file.
 
     Example:
         >>> [is_kept_in_raw(name) for name in ("process_0.json", "rejected-process_0-1.json.kept", "notes.txt")]

@@ -214,7 +214,7 @@ class RawFolder:
         return next(self._ids_in_results(), None) if manifest is None else manifest.experiment_id
 
     def require_same_case(self) -> None:
-        """Raise `ExperimentIdError` if the folder's real name differs in case, on a file system that ignores case."""
+        """Raise `ExperimentIdError` if the file system ignores case, and the real name differs in case from `name`."""
         owner = self.owner()
         if owner is not None and layout.differs_in_case(owner, self.name) and not _has_name(self.store, self.name):
             raise self.id_conflict(self.name, owner)
@@ -222,8 +222,8 @@ class RawFolder:
     def claim(self, manifest: Manifest) -> Manifest:
         """Return the manifest of the folder; create it if there is none.
 
-        The experiment of the first manifest becomes the owner. A manifest is created before every result. So
-        one folder never contains results of two ids, even if the two ids have the same folder name.
+        The experiment of the first manifest becomes the owner. The manifest is created before the first result. So one
+        folder never contains results of two ids, even if the two ids have the same folder name.
 
         Raises:
             ExperimentIdError: Another experiment owns the folder.
@@ -245,7 +245,7 @@ class RawFolder:
         return found
 
     def _require_claimable(self, manifest: Manifest) -> None:
-        """Raise if the folder has another owner, if a bucket is still deleting it, or if the attempt is archived."""
+        """Raise if the folder has another owner, if it is being deleted in a bucket, or if the attempt is archived."""
         require_owner = partial(self._require_no_other_owner, manifest.experiment_id)
         require_attempt = partial(self._require_not_archived, manifest)
         if self.store.supports_folder_move:
@@ -264,7 +264,7 @@ class RawFolder:
                     raise
                 bucket_moves.require_unused(self.store, self.name)  # raises until the deletion has finished
                 require_owner()  # the deletion has finished meanwhile
-        with contextlib.suppress(StorageError, UnsafePathError):  # such an error must not stop a measurement
+        with contextlib.suppress(StorageError, UnsafePathError):  # an error of the store must not stop a measurement
             deletion.require_unused(self.store, self.name)  # finishes the deletion of an earlier experiment
         require_attempt()
 
@@ -277,7 +277,7 @@ class RawFolder:
             raise self.id_conflict(experiment_id, owner)
 
     def _require_not_archived(self, manifest: Manifest) -> None:
-        """Raise if the attempt is archived: no process may start it again before the next attempt has its manifest."""
+        """Raise if the attempt is archived: its processes must not claim the folder before the next attempt does."""
         key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
         try:
             archived = codec.decode_manifest(self.store.get(key), key)
@@ -308,13 +308,13 @@ class RawFolder:
         return refused
 
     def _ids_in_results(self, indices: Sequence[int] | None = None) -> Iterator[str]:
-        """Yield the ids in the results whose folder name is this one. Case is ignored, as on some file systems.
+        """Yield each id in the results that belongs to this folder name. Case is ignored, as on some file systems.
 
         Args:
             indices: The processes that have a result, if the caller has listed them.
         """
         if indices is None:
-            first = self._id_in_result(0)  # usually exists, so that a save lists no folder with thousands of files
+            first = self._id_in_result(0)  # usually found, so that a save need not list thousands of files
             if first is not None:
                 yield first
             indices = [index for index in self.process_indices() if index]
