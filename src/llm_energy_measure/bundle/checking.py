@@ -25,7 +25,8 @@ from llm_energy_measure.bundle.table import PublishedTable
 from llm_energy_measure.exceptions import BundleError, LLMEnergyMeasureError
 
 _SMALL_BYTES = 1 << 16
-# The result names each file that differs. The limit is for a manifest of many gigabytes, which would fill the memory.
+# The result has one problem for each file that differs. Without this limit, the problems of a manifest of many
+# gigabytes would fill the memory.
 _MAX_PROBLEMS = 100_000
 
 
@@ -79,7 +80,7 @@ class Member(NamedTuple):
     Attributes:
         name: Name of the file in the bundle.
         file: The file. None if it is missing.
-        digest: SHA-256 of the file in the manifest. None if no manifest lists the file.
+        digest: SHA-256 that the manifest states for the file. None if no manifest lists the file.
     """
 
     name: str
@@ -102,7 +103,8 @@ def verify_bundle(
         expect: The digest in the paper, in hexadecimal, with or without `sha256:`.
         allowed_signers: File of the known keys, in the format ALLOWED SIGNERS of ssh-keygen(1).
         published: A published table whose numbers are compared with the bundle.
-        with_progress: Function of the items and their number. It yields the items and shows the progress.
+        with_progress: Function that gets an iterator over folder names and their number, yields the same names, and
+            may show progress.
 
     Raises:
         ConfigurationError: ssh-keygen is missing, or a file of the caller cannot be read.
@@ -116,7 +118,8 @@ def verify_bundle(
             found.problems.append(Problem("digest.differs", None, f"the digest is {whole.digest}, not {wanted}"))
         found.signature = _check_signature(source, allowed_signers)
         if found.signature is not None and not found.signature.is_valid:
-            found.problems.append(Problem("signature.invalid", names.SIGNATURE, "no key signed these bytes"))
+            message = f"it is not a valid signature of {names.TAG_MANIFEST}"
+            found.problems.append(Problem("signature.invalid", names.SIGNATURE, message))
         if not whole.problems:
             found.experiments = whole.experiments
             _check_experiments(source, found, published, with_progress)
@@ -206,7 +209,8 @@ def _require_bag(others: Mapping[str, StoredFile]) -> None:
             and "manifest-" in name
             and name not in (names.MANIFEST, names.TAG_MANIFEST, names.SIGNATURE)
         ):
-            raise refuse("manifest.algorithm", name, "the manifests of a bundle use SHA-256")
+            reason = f"a bundle has no other manifests than {names.MANIFEST} and {names.TAG_MANIFEST}"
+            raise refuse("manifest.algorithm", name, reason)
     for name in (names.BAGIT, names.TAG_MANIFEST):
         if name not in others:
             raise refuse("bag.missing", name, MISSING_BAG_FILE)
@@ -277,7 +281,7 @@ def _check_experiments(
             line = next(lines, None)
             stored = None if line is None else verdicts.decode_verdict(line, names.VERDICTS)
             if stored is None or stored.folder != snapshot.folder:
-                message = "verdicts.jsonl has no line for this experiment, or its line is at another place"
+                message = "verdicts.jsonl has no line for this experiment, or its lines are in the wrong order"
                 found.problems.append(Problem("verdict.missing", snapshot.folder, message))
                 return
             found.problems += _compare_verdict(snapshot, stored, found)

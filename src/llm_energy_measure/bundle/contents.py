@@ -50,11 +50,12 @@ class Selection(Struct, kw_only=True):
         requested_ids: Ids and patterns from the command line, sorted. None if the user passed none.
         only_passed: True if experiments with another verdict than `complete` were left out.
         found: Folder names of the experiments that were found.
-        left_out: Experiments of the same configurations that are not in the bundle, and earlier attempts.
+        left_out: Other experiments that have a configuration of a found experiment, experiments that `only_passed`
+            excluded, and earlier attempts of found experiments.
         unknown_configuration: Folder names of other experiments of the results directory whose configuration is
-            unknown, because they have no aggregate.
+            unknown, for example because no result can be read.
         files_left_out: Reason by file, for the files of the packed experiments that are not in the bundle.
-        pseudonyms: Number of names that were replaced, by kind. None if no name was replaced.
+        pseudonyms: Number of names that were replaced, by kind. None if pseudonyms were not requested.
     """
 
     condition: str | None = None
@@ -284,7 +285,7 @@ _COMMANDS = (
     "",
     "    sha256sum -c manifest-sha256.txt tagmanifest-sha256.txt",
     "",
-    "This command does not find added files. They are the lines of",
+    "This command does not find added files. The next command lists those in data/:",
     "",
     "    find data -type f | sort | comm -23 - <(cut -c67- manifest-sha256.txt | sort)",
     "",

@@ -92,10 +92,11 @@ def create_bundle(
     Args:
         repository: The results directory. No file in it is changed.
         target: The file to create. It must not exist.
-        selection: The experiments, as folder names in `found`. Experiments and files that are left out are added to
-            the selection.
+        selection: `found` contains the folder names of the experiments. The function adds to the other fields which
+            experiments and files it leaves out.
         options: The options.
-        with_progress: Function of the items and their number. It yields the items and shows the progress.
+        with_progress: Function that gets an iterator over folder names and their number, yields the same names, and
+            may show progress.
 
     Raises:
         ResultExistsError: The target exists.
@@ -125,7 +126,7 @@ def create_bundle(
                 raise
     except BundleError as error:
         found = f"{error.name}: {error.reason}"
-        advice = "copy it under another id with 'llm-energy-measure results merge --prefix'"
+        advice = "copy the experiment under another id with 'llm-energy-measure results merge --prefix'"
         raise ConfigurationError(f"cannot create {target}", found, advice) from error
     except OSError as error:
         if isinstance(error, ConfigurationError):
@@ -155,7 +156,7 @@ class _Packing:
         self._environment = Environment()
         self._folders: list[str] = []
         self._results: Path | None = None
-        if options.report is not None:  # the report shows the name of its folder, which must be the name in the bundle
+        if options.report is not None:  # the report shows the name of its results directory: in the bundle, `data`
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="llm-energy-measure-"))
             self._results = Path(folder, names.PAYLOAD)
         self._result_folders: set[str] = set()

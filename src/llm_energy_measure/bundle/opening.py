@@ -36,7 +36,7 @@ class OpenedBundle(Struct, frozen=True, kw_only=True):
 
 
 def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
-    """Extract a bundle into a new folder, which appears only when all its files are whole and durable.
+    """Extract a bundle into a new folder. The folder appears only after all its files are checked and synced to disk.
 
     Args:
         source: The files of the bundle.
@@ -73,12 +73,15 @@ def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
 
 def _refused(problems: list[Problem]) -> BundleError:
     first = problems[0]
-    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    more = f"; number of other problems: {len(problems) - 1}" if len(problems) > 1 else ""
     return refuse(first.code, first.name, first.message + more, "'llm-energy-measure bundle verify' lists all reasons")
 
 
 def _extract_all(source: Source, folder: Path) -> int:
-    """Write all files, and return their number. The digests are checked again: the source can change in between."""
+    """Write all files, and return their number.
+
+    The digests are checked again, because a file can change after `check_whole`.
+    """
     tag_files = dict(manifests.read_manifest(source.others[names.TAG_MANIFEST]))
     bag = (
         Member(name, source.others.get(name), tag_files.get(name))

@@ -1,9 +1,9 @@
 """Replace the names of hosts and users in the files of experiments, each name by the same pseudonym everywhere.
 
-Names are collected from the fields of records for hosts and users, and from paths of home folders. They are replaced in
-all JSON files, file names and ids. In the fields for hosts and users, each name is replaced. In other text, a user name
-is replaced after a slash and before `@`. A host name in other text is replaced only if it has at least three characters
-and among them a digit, a dot or a hyphen.
+The names come from the host and user fields of records, and from paths of home folders. They are replaced in all JSON
+files, file names and ids. In the host and user fields, each name is replaced. In other text, a user name is replaced if
+a slash or a backslash precedes it or `@` follows it. A host name in other text is replaced only if it has at least
+three characters and contains a digit, a dot or a hyphen.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def require_signers(allowed_signers: str | Path | None) -> None:
         Path(allowed_signers).read_bytes()
     except OSError as error:
         found = f"{allowed_signers}: {error.strerror or error}"
-        advice = "write a line 'NAME KEYTYPE KEY' for each key into it"
+        advice = "write a line 'NAME KEYTYPE KEY' for each key into this file"
         raise ConfigurationError(_CHECKING, found, advice) from error
 
 

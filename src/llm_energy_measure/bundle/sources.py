@@ -10,7 +10,7 @@ from llm_energy_measure.bundle.outcomes import refuse
 MAX_READ_BYTES = 1 << 30
 """Maximum size of a file that is read into memory as a whole, in bytes."""
 
-# Maximum number of files that belong to no experiment, which are kept in memory. Bundles of this package have about 12.
+# Files that belong to no experiment are kept in memory. A bundle that this package made has about 12 of these files.
 _MAX_OTHERS = 1_000
 
 

@@ -220,7 +220,7 @@ class ZipSource:
         if entry.offset > end:
             raise refuse("zip.gap", entry.name, f"it starts {entry.offset - end:,} bytes too late")
         if entry.offset + header_size + entry.size > self._directory.offset:
-            raise refuse("zip.overlap", entry.name, "it and the central directory use the same bytes")
+            raise refuse("zip.overlap", entry.name, "its bytes overlap the central directory")
 
 
 def _open(path: str | Path) -> BinaryIO:

@@ -1,7 +1,8 @@
 """Fingerprints of the objects in a bucket. The catalogue uses them, because a bucket has no mtimes.
 
 A fingerprint is a digest of names, sizes and ETags, as a number between 0 and 1. The catalogue stores this number as an
-mtime. A row is up to date if the numbers are equal. Like an old mtime, the number is trusted at once.
+mtime. A row is up to date if its numbers equal the current numbers. As mtimes, numbers between 0 and 1 are decades old,
+so the catalogue trusts them at once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class BucketListing(NamedTuple):
 
 
 def list_bucket(store: Store, known: Sequence[str]) -> BucketListing:
-    """Return the listing of a bucket. `known`: sorted folder names of an earlier listing, for parallel requests."""
+    """Return the listing of a bucket. `known`: sorted folder names, at which the store may divide the listing."""
     walked, aggregates, tags = at_once(
         store, partial(store.walk, RAW_DIR, known), partial(store.list, AGGREGATED_DIR), partial(store.list, TAGS_DIR)
     )
@@ -44,7 +45,7 @@ def list_bucket(store: Store, known: Sequence[str]) -> BucketListing:
 
 
 def list_named(store: Store, folders: Sequence[str]) -> BucketListing:
-    """List only some experiments. Those that a deletion or an archiving hides are left out.
+    """List only these experiments. Experiments that a deletion or an archiving hides are left out.
 
     The markers are read after the objects, so an experiment whose deletion begins in between is hidden too.
     """

@@ -2,7 +2,7 @@
 
 The configuration of an experiment has two parts. The first part has the keys that separate repeats: experiments with
 different values are not repeats of each other. The second part has all other keys (ids, seeds, paths). Experiments with
-an equal part share the rows of this part, so that the repeats of a configuration store it once.
+an equal part share the rows of this part, so that the first part is stored once for all repeats.
 """
 
 from __future__ import annotations

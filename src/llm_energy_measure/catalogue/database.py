@@ -1,7 +1,7 @@
 """The SQLite file of the catalogue: open, rebuild, lock, and detect damage.
 
-The file contains its own inode number. A file that was copied or received has another inode and is rebuilt. Its rows
-can contain values of no result, and its schema can be malicious.
+The file contains its own inode number. A file that was copied or received has another inode and is rebuilt, because its
+rows can contain values that are in no result, and its schema can be malicious.
 
 After this tool has written or checked the file, it stores the inode, size, mtime and ctime in a fingerprint file in the
 same folder. If these values are unchanged, no other program has written to the file.
@@ -85,7 +85,7 @@ def _make(database: sqlite3.Connection, version: int, mark: int) -> None:
 
 @contextlib.contextmanager
 def writing(database: sqlite3.Connection) -> Iterator[None]:
-    """Run the block in a transaction. It waits for the write lock at its start, so later statements need no wait."""
+    """Run the block in a transaction, which waits for the write lock at its start. Later statements do not wait."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -218,7 +218,7 @@ def _types() -> dict[str, pa.DataType]:
 def plan(catalogue: Catalogue) -> tuple[list[Month], dict[str, str]]:
     """Return the experiments with an aggregate by month, and the type of each configuration key.
 
-    All files of a table have the same columns, so a new key makes all months outdated.
+    All files of a table have the same columns, so a new configuration key makes all months outdated.
     """
     types = catalogue.config_types()
     months: dict[str, list[tuple[Any, ...]]] = {}
@@ -293,7 +293,8 @@ def _is_current(folder: Path, month: Month, sums: Mapping[str, str]) -> bool:
             with month_folder(folder, table, month.name) as found, found.open(_PART) as file:
                 if sums.get(_key(table, month.name)) != _file_digest(file):
                     return False
-                # The sums are written after the three files, so equal sums mean one update. One fingerprint is enough.
+                # `SUMS` is written after the three files. Equal digests mean that one update wrote all three, so the
+                # fingerprint of one file is enough.
                 if table == TABLES[-1] and _fingerprint_in(file) != month.fingerprint:
                     return False
         except (OSError, ArrowInvalid, UnsafePathError):
@@ -422,7 +423,7 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
 
 
 def _remove_part(parent: ContainedFolder, name: str) -> bool:
-    """Delete the file of a month, and its folder if empty. Return False if this tool has no file there."""
+    """Delete the file of a month, and its folder if empty. Return False if the folder has no file of this tool."""
     from pyarrow import ArrowInvalid
 
     with suppress(FileNotFoundError, ArrowInvalid), parent.subfolder(name) as found:
@@ -441,9 +442,10 @@ def rows_of(
     types: Mapping[str, str],
     on_unreadable: Callable[[str], None] | None = None,
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Yield batches of rows by table. `on_unreadable` gets the text of each error. If it is None, the error is raised.
+    """Yield batches of rows by table.
 
-    An experiment with an altered aggregate has a row without figures.
+    `on_unreadable` gets the text of each error. If `on_unreadable` is None, the error is raised. An experiment with an
+    altered aggregate has a row without figures.
     """
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     # Open both folders once for all experiments, because in a bucket, opening them again lists all objects again.
@@ -511,7 +513,7 @@ def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """Convert a value for Arrow: times to UTC, and integers of more than 64 bits to None."""
+    """Convert a value for Arrow: times to UTC, and integers outside signed 64 bits to None."""
     if isinstance(value, datetime):
         return to_utc(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_INT64:

@@ -16,7 +16,8 @@ from llm_energy_measure.results.exporters import Table, with_configuration
 
 TAG_PREFIX = "tag."
 _MAX_NEAR = 5
-# Columns by short name; the first column that the table has is used. A table of processes has only the second one.
+# Columns by short name, in order of preference: the first of them that is in the table is used. A table of processes
+# has only the second one.
 _SHOWN = {
     "energy": ("attributed_energy_j", "total_energy_j"),
     **dict.fromkeys(("efficiency", "tokens/j"), ("attributed_tokens_per_joule", "tokens_per_joule")),
@@ -27,7 +28,7 @@ FACT_COLUMNS = ("config_name", "precision", "gpus", "hosts", "verdict", "tags")
 
 
 def fact_values(row: ExperimentSummary) -> list[str | None]:
-    """Return the values of `FACT_COLUMNS`. Several values of one column are one text."""
+    """Return the values of `FACT_COLUMNS`. Several values of one column are joined to one text."""
     tags = SEPARATOR.join(f"{key}={value}" for key, value in sorted(row.tags.items()))
     lists = (SEPARATOR.join(values) or None for values in (row.precision, row.gpus, row.hosts))
     return [row.config_name, *lists, row.verdict, tags or None]
@@ -65,7 +66,7 @@ def select_columns(table: Table, words: Sequence[str], summaries: Sequence[Exper
             name = word if is_tag else next((one for one in short if one in table.names), lower)
         if name not in table.names:
             near = get_close_matches(word.lower(), [*table.names, *ALIASES], n=_MAX_NEAR, cutoff=0.5)
-            listed = f"did you mean {' or '.join(near)}?" if near else "omit --columns: the header has all names"
+            listed = f"did you mean {' or '.join(near)}?" if near else "omit --columns to see all names"
             advice = key_advice(word, keys) or listed
             raise ConfigurationError(doing, f"the table has no column {word!r}", advice)
         names.append(name)

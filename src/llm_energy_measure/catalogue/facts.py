@@ -122,7 +122,7 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
         window_sec: Longest energy window of a process, in seconds.
         resolution_j: Largest error of the energy due to the sampling of power sensors, in joules.
         assumption: The options of `aggregate` that the findings about an undetermined energy advise.
-        content: Digest of the measurement. It does not depend on the id.
+        content: Digest of the times and energies, without ids; see `_content`.
     """
 
     identity: dict[str, str | None] = field(default_factory=dict)
@@ -290,10 +290,11 @@ def _assumption(aggregated: AggregatedSummary) -> str | None:
 
 
 def _content(aggregated: AggregatedSummary, processes: Sequence[EmbeddedProcess | RawProcessResult]) -> str:
-    """Return a digest of times and energies of all processes; if a start is unknown, of the raw files.
+    """Return a digest of the times and energies of all processes.
 
     Times are in microseconds, so two measurements have different digests. The digest does not include ids, because a
-    merge can rename an experiment.
+    merge can rename an experiment. If the start of a process is unknown, the digest is computed from the digests of the
+    raw files; if these are unknown too, from the id.
     """
     parts: list[object] = []
     timed = [

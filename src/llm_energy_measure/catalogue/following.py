@@ -1,9 +1,9 @@
 """Keep the catalogue up to date while many experiments are aggregated, so that the next `results list` is fast.
 
-A row is trusted only if its mtimes are older than a tick of the file system's clock. Therefore rows are written some
-seconds after the aggregates, and the next `results list` reads only the experiments of the last seconds. After 20,000
-new aggregates or more, the catalogue is refreshed at the end. The next `results list` then compares only the mtimes of
-three folders.
+A row is trusted only if its mtimes were older than a tick of the file system's clock when the row was written.
+Therefore rows are written some seconds after the aggregates, and the next `results list` reads only the experiments of
+the last seconds. After 20,000 new aggregates or more, the catalogue is refreshed at the end. The next `results list`
+then compares only the mtimes of the folders `raw`, `aggregated` and `tags`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Follower(contextlib.ExitStack):
     """Writes rows into the catalogue, which is opened for the first update and closed with this context.
 
     Attributes:
-        has_written: Whether updates succeeded. False after an error.
+        has_written: True after a successful update. False before the first update and after an error.
     """
 
     def __init__(self, repository: FileSystemRepository) -> None:

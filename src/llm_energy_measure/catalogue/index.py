@@ -75,7 +75,8 @@ class Catalogue(CatalogueReader):
     Args:
         repository: The results directory.
         path: The SQLite file. None keeps the rows in memory.
-        scan_limit: With more experiments than this, `refresh` first compares only the mtimes of the three folders.
+        scan_limit: With more experiments than this, `refresh` first compares only the mtimes of the three folders
+            `raw`, `aggregated` and `tags`.
         busy_sec: Maximum time to wait for the lock of another process, in seconds.
 
     Attributes:
@@ -158,7 +159,8 @@ class Catalogue(CatalogueReader):
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
-        # A deletion can begin after the listing. An unchanged folder still had all its objects when it was listed.
+        # A deletion can begin after the listing, so changed folders need a check. An unchanged folder needs none:
+        # when it was listed, it still had all its objects.
         if changed and named is None and (hidden := bucket_moves.hidden_folders(store)):
             mtimes = {folder: found for folder, found in mtimes.items() if folder not in hidden}
             changed = [folder for folder in changed if folder not in hidden]
@@ -252,7 +254,7 @@ class Catalogue(CatalogueReader):
     def _finish(
         self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...] | None, *, has_unused_parts: bool
     ) -> None:
-        """Delete the rows of deleted experiments, and store the scan of all unless the file contains a later scan."""
+        """Delete the rows of deleted experiments. Store `scan`, if given, unless the file contains a later scan."""
         with writing(self._database):
             for table in ("experiments", "tags", "details"):
                 self._database.executemany(

@@ -56,8 +56,8 @@ def catalogue_path(results_dir: Path) -> Path | None:
 def unsafe_catalogue_file(results_dir: Path) -> str | None:
     """Return the catalogue file that must not be opened, and why; None if all files are safe.
 
-    SQLite changes its files in place. A link or a second hard link can be a name of a file outside the directory, and
-    opening a pipe or a device can block. SQLite also opens files next to the catalogue.
+    SQLite changes its files in place. Through a link or a second hard link, SQLite could change a file outside the
+    directory. Opening a pipe or a device can block. SQLite also opens files next to the catalogue.
     """
     for suffix in () if _is_bucket(results_dir) else ("", "-wal", "-shm", "-journal"):
         path = results_dir / f"{CATALOGUE_NAME}{suffix}"

@@ -154,7 +154,9 @@ def where_clause(
 
 
 def no_match_hint(where: str | None, columns: Mapping[str, str]) -> str:
-    """Return how to find a part of a text, for a condition without matches. Empty if no text is compared with `=`.
+    """Return the advice for a condition without matches: search for a part of the text with `~`.
+
+    Empty if the condition compares no text with `=`.
 
     Example:
         >>> no_match_hint("model = SmolLM2", {"model_name": "text"})
@@ -242,7 +244,8 @@ def full_key(name: str, keys: Collection[str], doing: str, others: Collection[st
             The prefix `config.` is optional.
         keys: The known keys.
         doing: First part of the error message.
-        others: Names that need no prefix. If no key is found, the message suggests the name if it is one of them.
+        others: Names of columns, which need no prefix. If a column but no key has the name, the message suggests the
+            column.
 
     Raises:
         ConfigurationError: No key or several keys have this name. The message lists the keys.
@@ -412,7 +415,7 @@ class _Parser:
         return clause
 
     def _note_exact(self, column: Clause, kind: str, sign: str) -> None:
-        """Keep the comparison that ends here, written with `~`, if the sign is `=` and the value is text."""
+        """Store the comparison that was just parsed, written with `~`, if it is the first of a text with `=`."""
         value = self.tokens[self.next - 1].text
         is_text = kind in ("text", "texts") and column.sql not in _KNOWN_VALUES and _number(value) is None
         if sign == "=" and is_text and not self.exact:
@@ -520,7 +523,7 @@ def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
 
 
 def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
-    """Return a comparison of a tag or configuration value with a number. Other text is neither less nor greater."""
+    """Return a comparison of a tag or configuration value with a number. A word is neither less nor greater."""
     compared = f"as_number({column.sql}) {sign} ?"
     if sign != "=":
         return Clause(compared, (*column.values, number))

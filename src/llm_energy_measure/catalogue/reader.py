@@ -81,8 +81,8 @@ class ExportedExperiment(NamedTuple):
     Attributes:
         folder: Its folder name.
         summary: Its summary.
-        values: The values of `AGGREGATED_COLUMNS`. None if the aggregate cannot be read, or has integers of more than
-            64 bits.
+        values: The values of `AGGREGATED_COLUMNS`. None if the aggregate cannot be read, or if a value is an integer
+            of more than 63 bits.
         configuration: Its flattened configuration. Do not change it: experiments share the dictionaries.
     """
 
@@ -256,7 +256,7 @@ class CatalogueReader:
         return int(self._database.execute(sql).fetchone()[0])
 
     def problems(self, query: Query) -> list[tuple[str, str]]:
-        """Return id and reason for each unreadable file of the experiments that match, or that may match."""
+        """Return id and text of each problem of the experiments that match, or may match because a value is unknown."""
         base = query.scope()
         clause = query.condition(self._config_keys)
         sql = (

@@ -45,7 +45,7 @@ class Query(Struct, frozen=True, kw_only=True):
         return PLAIN_ALIASES if self.energy == "plain" else ALIASES
 
     def scope(self) -> str:
-        """Return the SQL condition for the experiments with or without an aggregate."""
+        """Return the SQL condition for the experiments with an aggregate; for all listed ones if `with_pending`."""
         # With "= 1", SQLite can use the index and its order.
         return "listed = 1" if self.with_pending else "listed = 1 AND has_aggregate = 1"
 
@@ -149,7 +149,7 @@ def group_clause(
 
 
 def type_of(name: str, column: Clause) -> str:
-    """Return the type of a column: one of `COLUMNS`, `config` for a configuration key, or `text` for a tag."""
+    """Return the type of a column: a type in `COLUMNS`, `config` for a configuration key, or `text` for a tag."""
     return "config" if column.values and is_config(name) else COLUMNS.get(column.sql, "text")
 
 

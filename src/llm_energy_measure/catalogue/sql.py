@@ -88,7 +88,8 @@ def query_dataset(
                 raise ConfigurationError(_DOING, found, "select fewer rows, or raise --memory-limit") from error
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 found = str(error).strip().replace("\n", " ")
-                raise ConfigurationError(_DOING, found, "'describe experiments' lists the columns") from error
+                advice = "list the columns with the query 'describe experiments'"
+                raise ConfigurationError(_DOING, found, advice) from error
 
     return _interruptible(answer)
 
@@ -139,7 +140,7 @@ def _interruptible(work: Callable[[duckdb.DuckDBPyConnection], ResultT]) -> Resu
 
 
 def _fetch(relation: duckdb.DuckDBPyRelation, max_bytes: int) -> pa.Table:
-    """Return all rows. DuckDB's memory limit excludes them.
+    """Return all rows. The memory limit of DuckDB does not count these rows.
 
     Raises:
         ConfigurationError: The rows have more than `max_bytes` bytes.

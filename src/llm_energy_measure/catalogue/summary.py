@@ -33,7 +33,7 @@ from llm_energy_measure.verification.verdicts import Verdict, verdict_of
 class ExperimentSummary(Struct, frozen=True, kw_only=True):
     """One row of a list of experiments. None means unknown.
 
-    Fields with the name of a field of `AggregatedSummary` have its meaning.
+    A field that is also in `AggregatedSummary` has the same meaning in both classes.
 
     Attributes:
         experiment_id: Id of the experiment; the name of its folder if no file can be read.

@@ -69,7 +69,7 @@ def build_report(
     if not results.experiments and not results.pending:
         found = f"no experiment in {results.repository.base_path} is selected"
         hint = no_match_hint(results.where, COLUMNS)
-        advice = hint or "run 'llm-energy-measure results list --all' to list them"
+        advice = hint or "run 'llm-energy-measure results list --all' to list all ids"
         raise ResultNotFoundError("cannot write a report", found, advice)
     repeats = repeats_of(results.observations, sections.REPEATS_METRICS)
     aggregates = experiments.read_aggregates(results, on_step=on_step)

@@ -132,7 +132,8 @@ def conclusions(table: CandidateTable) -> Iterator[str]:
     for one in table.left_out[:_MOST_LEFT_OUT]:
         yield f"left out of {one.side}: {one.experiment_id}: {one.reason}"
     if len(table.left_out) > _MOST_LEFT_OUT:
-        yield f"left out: {len(table.left_out) - _MOST_LEFT_OUT} more; --json lists all"
+        further = len(table.left_out) - _MOST_LEFT_OUT
+        yield f"left out: {further} more; 'llm-energy-measure results compare --json' lists all"
 
 
 def _some(names: Sequence[str], most: int) -> str:
@@ -146,7 +147,7 @@ def footnotes(comparison: Comparison) -> Iterator[str]:
         yield f"not compared: {one.candidate} ({one.metric}): {one.reason}"
     rows = comparison.rows()
     if any(row.base.half_width is not None for row in rows):
-        yield "±: half of the 95 % interval of the mean; change: ratio of geometric means"
+        yield "±: half of the 95 % interval of the mean; change: ratio of geometric means minus 1"
     if any(row.base.corrected or row.new.corrected for row in rows):
         yield f"{CORRECTED_NOTE}; --energy plain compares the plain sums"
     if comparison.tests:

@@ -49,7 +49,7 @@ def styled(size: style.Size) -> Iterator[None]:
         raise missing("matplotlib") from error
     fonts = logging.getLogger("fontTools")
     fonts.setLevel(logging.ERROR)  # fontTools warns about the dates in the fonts of matplotlib
-    settings: Any = style.settings_of(size)  # matplotlib types its keys as literals
+    settings: Any = style.settings_of(size)  # the type hints of matplotlib accept only literal keys
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A label may have a character that the font lacks. The figure shows a box in its place.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -27,7 +27,7 @@ _MOST_PROCESSES = 32
 _MOST_FINDINGS = 30
 _MOST_SOURCES = 8
 _MOST_TRACES = 4
-_ADVICE = "'llm-energy-measure results show ID' shows any experiment."
+_ADVICE = "To see one experiment with all its processes, run 'llm-energy-measure results show ID'."
 
 
 class Components(NamedTuple):
@@ -231,7 +231,8 @@ def _findings(found: AggregatedResult) -> list[str]:
         for one in reported[:_MOST_FINDINGS]
     ]
     if len(reported) > _MOST_FINDINGS:
-        lines.append(f"{len(reported) - _MOST_FINDINGS} more; run 'llm-energy-measure results verify' for all")
+        further = len(reported) - _MOST_FINDINGS
+        lines.append(f"further findings: {further}; 'llm-energy-measure results verify ID -v' prints all")
     return lines
 
 

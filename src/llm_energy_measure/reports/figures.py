@@ -29,7 +29,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 
 INTERVAL_NOTE = "Bars: t-based 95 % interval of the mean over repeats. A mark without a bar is one run."
 RANGE_NOTE = (
-    "A wide pale bar is the range that the records allow. A triangle is a lower bound: the value is at least this."
+    "A wide pale bar is the range that the records allow. A triangle is a lower bound: the true value can be greater."
 )
 
 
@@ -90,7 +90,7 @@ def read_for(
     names = [choice.x, choice.y]
     for name in names:
         require_value(name)
-    # A fact separates repeats only if `by` contains it. So does a configuration key that is ignored by default.
+    # A fact, or a configuration key that is ignored by default, separates repeats only if `by` contains it.
     facts = [name for name in (choice.x, choice.by, choice.facet) if name is not None and not is_number(name)]
     return read_results(
         repository,
@@ -120,7 +120,7 @@ def figure_of(results: Results, choice: Choice, *, name: str = "figure") -> Plot
     members = [*_of_groups(results, repeats.groups, x, y), *_of_ranges(results, x, y)]
     if not members:
         doing, found = f"cannot draw {choice.y} over {choice.x}", "no experiment has both values"
-        raise ConfigurationError(doing, found, "'llm-energy-measure results repeats' shows what the records give")
+        raise ConfigurationError(doing, found, "'llm-energy-measure results repeats' shows the known values")
     if choice.kind in ("bars", "line", "box"):
         _require_one_place(members, choice, results, repeats)
     panels = [
@@ -197,7 +197,7 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
     Args:
         results: All experiments.
         one: The experiment.
-        metric: The figure.
+        metric: Name of the metric.
         position: Position of the mark on the first axis. None if unknown.
 
     Returns:
@@ -227,7 +227,7 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
 
 
 def verdicts_of(results: Results, experiment_ids: Sequence[str]) -> str:
-    """Return the verdicts on experiments: one word if all agree, otherwise with their numbers.
+    """Return the verdicts on experiments: one word if all agree, otherwise each word with its number of experiments.
 
     `formatting.verdict` marks a verdict that depends on an assumption.
     """
@@ -304,7 +304,7 @@ def rows_figure(
     Args:
         results: All experiments.
         repeats: The configurations with their statistics, which include the metric.
-        metric: The figure.
+        metric: Name of the metric.
         name: Id of the figure in the document.
         most: Greatest number of rows.
         title: Title; by default the label of the metric.

@@ -30,7 +30,7 @@ class Scale:
         self.label = f"{axis.label} [{self.unit}]" if self.unit else axis.label
 
     def __call__(self, value: float | None) -> float:
-        """Return a value in the unit of the axis; NaN, which matplotlib draws as a gap, if it is unknown."""
+        """Return a value in the unit of the axis. An unknown value gives NaN, which matplotlib draws as a gap."""
         return math.nan if value is None or not math.isfinite(value) else value / self.factor
 
 
@@ -171,7 +171,7 @@ def draw_bars(axes: Axes, series: DrawnSeries, scale_x: Scale, scale_y: Scale) -
 
 
 def _bar_width(series: DrawnSeries, scale_x: Scale) -> float:
-    """Return the width of bars at numbers: 0.8 of the least distance, divided between the series."""
+    """Return the width of bars at numbers: 0.8 of the least distance of positions, divided by the number of series."""
     places = sorted({scale_x(mark.x) for mark in series.marks})
     steps = [later - earlier for earlier, later in itertools.pairwise(places)]
     return (min(steps) if steps else 1.0) * 0.8 / series.of

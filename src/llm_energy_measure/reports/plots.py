@@ -20,7 +20,7 @@ MOST_MARKS = 2_000
 """Greatest number of marks in a series. `thinned` keeps the least and the greatest value of each pixel column."""
 
 MOST_CATEGORIES = 60
-FRONT_NOTE = "Dashed line: Pareto front. No other configuration is better in both values."
+FRONT_NOTE = "Dashed line: Pareto front. No configuration is better in both values than a configuration on this line."
 _MOST_TABLE_ROWS = 500
 _PIXEL_COLUMNS = MOST_MARKS // 2
 

@@ -132,7 +132,7 @@ def _fact(name: str, results: Results) -> Quantity:
 
 
 def as_categories(quantity: Quantity, results: Results) -> Quantity:
-    """Return a fact whose numbers are categories, so that bars have equal distances. Measured values stay numbers."""
+    """Return a fact with its numbers as categories, so that bars have equal distances. Measured values stay numbers."""
     if quantity.is_measured or quantity.axis.categories is not None:
         return quantity
     known = {value for one in results.observations if (value := quantity.value(one)) is not None}

@@ -55,7 +55,7 @@ class Results(Struct, frozen=True, kw_only=True, dict=True):
         return {one.experiment_id: one for one in self.observations}
 
     def bounds(self, experiment_id: str, metric: str) -> Bounds | None:
-        """Return the least and the greatest value of a figure that uses the energy; None if the energy is unknown."""
+        """Return the least and the greatest value of a metric; None if it does not use the energy, or is unknown."""
         one = self.by_id[experiment_id]
         energy = energy_of(one.summary, self.kind)
         if not METRICS[metric].uses_energy or energy.low_j is None:
@@ -113,7 +113,8 @@ def read_results(
             catalogue.values(query, ids) if columns else [],
         )
 
-    needed = query.ids() if not columns else None  # the name of a column can be that of a key of any configuration
+    # A column can be a configuration key. The name of a key is found among the keys of all experiments.
+    needed = query.ids() if not columns else None
     found, groups, pending, rows = query_catalogue(
         repository, read, full=True, ids=needed, warn=warn, on_progress=on_progress
     )

@@ -110,7 +110,7 @@ def repeats_section(results: Results, repeats: Repeats) -> Section:
     """Return the section with mean, interval and spread over the repeats of each configuration."""
     metrics = [name for name in REPEATS_METRICS if _has(repeats, name)]
     if not repeats.groups:
-        words = "No experiment has a known figure; the section Excluded has the reasons."
+        words = "No experiment is in the statistics; the section Excluded has the reasons."
         return Section(name="repeats", title="Repeats", paragraphs=[words])
     headers = [Header("configuration"), Header("n", "right")]
     for metric in metrics:
@@ -186,7 +186,7 @@ def provenance(results: Results) -> Section:
         rows=shown,
         notes=[
             *notes,
-            "Provenance: a counter (measured), power samples (integrated), or a constant or model (modelled).",
+            "Provenance: measured by a counter, integrated from power samples, or modelled (a constant or a model).",
             "Scope: what the sensor covers. Attribution: how far the energy is known if each joule is counted once.",
         ],
     )
@@ -198,7 +198,7 @@ def experiments_table(results: Results) -> Section:
     chosen = shown_experiments(results)
     rows = [_row(results, name) for name in chosen]
     notes = [
-        "≥: lower bound, because data are missing. A range: the records do not decide the energy.",
+        "≥: lower bound, because data are missing. A range: only the least and the greatest energy are known.",
         "*: the plain sum counts some energy more than once; the energy in the table counts each joule once.",
     ]
     total = len(results.experiments)

@@ -38,7 +38,7 @@ PARTS = {"GPU": COLOURS[0], "CPU": COLOURS[1], "RAM": COLOURS[2], "not attribute
 """Colour of each component of the energy."""
 
 COMPUTER_MODERN = frozenset(string.ascii_letters + string.digits + string.whitespace + "!#$%&()*+,-./:;=?@[]'")
-"""Characters that the font of LaTeX in matplotlib (cmr10) draws right. cmr10 draws `_` as a dot, and `<` as `¡`."""
+"""Characters that the font of LaTeX in matplotlib (cmr10) draws correctly. cmr10 draws `_` as a dot, and `<` as `¡`."""
 
 ALL_CHARACTERS: Any = {"font.serif": ["STIXGeneral"], "mathtext.fontset": "stix"}
 """Settings of a paper figure with characters that cmr10 lacks: a similar font for the whole figure."""
@@ -69,8 +69,9 @@ def size_of(text: str) -> Size:
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?(?:cm)?", text.strip())
     width_cm = float(match[1]) if match else 0.0
     if not _LEAST_CM <= width_cm <= _GREATEST_CM:
-        advice = f"use single, double, or a number of centimetres from {_LEAST_CM:g} to {_GREATEST_CM:g}"
-        raise ConfigurationError(f"cannot use the width {text[:40]!r}", "it is not a width", advice)
+        found = f"it is not a width from {_LEAST_CM:g} to {_GREATEST_CM:g} cm"
+        advice = "use single, double, or a number of centimetres"
+        raise ConfigurationError(f"cannot use the width {text[:40]!r}", found, advice)
     return Size(width_cm=width_cm)
 
 

@@ -89,7 +89,7 @@ def _set_presentation(attributes: dict[str, str]) -> None:
 
 
 def _prefix_ids(attributes: dict[str, str], name: str) -> None:
-    """Make ids unique in the page. Links to rows of the page begin with `#e-` and stay."""
+    """Make ids unique in the page. Links to rows of the page begin with `#e-` and do not change."""
     if "id" in attributes:
         attributes["id"] = f"{name}-{attributes['id']}"
     for word, value in attributes.items():

@@ -95,7 +95,7 @@ def energy(found: Energy) -> Cell:
 
 
 def per(found: Energy, denominator: float | None, unit: str) -> Cell:
-    """Return the cell of an energy divided by a number of tokens or requests, with the signs of the energy.
+    """Return the cell of an energy divided by a number of tokens or requests, with the signs `≥` and `*` of the energy.
 
     Example:
         >>> per(Energy(low_j=300.0, high_j=300.0, is_partial=True), 600, "J/token").text

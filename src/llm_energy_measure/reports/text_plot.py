@@ -1,4 +1,4 @@
-"""Draw a figure as text, for terminals: dots of Braille, or letters where the encoding has no Unicode."""
+"""Draw a figure as text, for terminals: one line as dots of Braille if Unicode is possible, otherwise characters."""
 
 from __future__ import annotations
 
