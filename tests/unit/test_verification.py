@@ -191,7 +191,7 @@ PARTS: dict[str, Any] = {"gpu_energy_j": 8000.0, "cpu_energy_j": 1000.0, "ram_en
         (PARTS, 9_100.0, ""),
         (PARTS, 9_000.0, "more than its total of 9,000.0 J"),
         (PARTS, 90_000.0, ""),
-        (PARTS, 92_000.0, "far less than its total of 92,000.0 J"),
+        (PARTS, 92_000.0, "less than 1/10 of its total of 92,000.0 J"),
         (PARTS, 9_100_000.0, "the factor 1,000 suggests that a tool confused Wh and kWh"),
         (PARTS, 9_100.0 * 3600, "the factor 3,600 suggests that a tool confused J and Wh"),
         (PARTS, 9_100.0 / 3600, "the factor 3,600 suggests that a tool confused J and Wh"),

@@ -1,4 +1,4 @@
-"""Tables of experiments for papers: LaTeX and Markdown, with one unit per column and the marks of energies."""
+"""Tables of experiments for papers: LaTeX and Markdown, with one unit per column and signs such as `≥` at energies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_energy_measure.results.exporters import Table
 Form = Literal["latex", "markdown"]
 
 ENERGY = "attributed_energy_j"
-"""The column whose cells have the marks of energies, such as `≥`."""
+"""The column whose energies have signs such as `≥`."""
 
 COLUMNS = (
     *("experiment_id", "model_name", "precision", "gpus", "total_tokens", ENERGY),
@@ -56,7 +56,7 @@ class Document(Struct, frozen=True):
     Attributes:
         headers: Title with unit, and alignment of each column.
         rows: Cells.
-        notes: Explanations of the marks.
+        notes: Explanations of the signs.
     """
 
     headers: list[tuple[str, str]]
@@ -80,7 +80,7 @@ def document_of(
 
     Args:
         table: The table.
-        summaries: The experiments in the order of the rows, for the marks of energies. None: no marks.
+        summaries: The experiments in the order of the rows, for signs such as `≥`. None: no signs.
         energy: Kind of the energy in the column `ENERGY`.
         unit: Unit of energies and of energies per token. None: the function chooses a unit for each column.
 

@@ -97,7 +97,7 @@ class Energy(Struct, frozen=True, kw_only=True):
         return mark + ("≥ " if self.is_lower_bound else "") + text
 
     def efficiency_cell(self, tokens_per_joule: float | None) -> str:
-        """Return the table cell of tokens per joule (tokens divided by `high_j`), with the mark `≥`, `≤` or `*`."""
+        """Return the table cell of tokens per joule (tokens divided by `high_j`), with the sign `≥`, `≤` or `*`."""
         if tokens_per_joule is None:
             return formatting.UNKNOWN
         mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""

@@ -72,7 +72,7 @@ def markdown(text: str) -> str:
 def markdown_table(
     headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()
 ) -> Iterator[str]:
-    """Yield the lines of a Markdown table. The notes are a list below it.
+    """Yield the lines of a Markdown table. The notes are a list below the table.
 
     Args:
         headers: Title and alignment (`left` or `right`) of each column.

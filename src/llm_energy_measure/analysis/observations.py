@@ -237,7 +237,7 @@ class _Selection:
         """
         if not (self._shown or self._hidden):
             return configuration
-        # `id` identifies a dictionary, because the catalogue shares equal ones and the caller keeps references.
+        # `id` identifies a dictionary: the catalogue has one for equal configurations, and the caller keeps references.
         key = (id(configuration.settings), id(configuration.others))
         if key not in self._known:
             changed = Configuration({}, {})

@@ -31,7 +31,7 @@ def scales(repeats: Repeats, unit: str | None = None) -> dict[str, tuple[float, 
 
 
 def means(group: RepeatGroup, scale_of: dict[str, tuple[float, str]]) -> Iterator[str]:
-    """Yield a cell for each metric: mark of a corrected energy, mean, interval, and n if some runs have no value."""
+    """Yield a cell for each metric: sign of a corrected energy, mean, interval, and n if some runs have no value."""
     for metric, found in group.statistics.items():
         text = formatting.mean_with_interval(found.mean, found.half_width, scale_of[metric][0])
         is_corrected = bool(group.corrected) and METRICS[metric].uses_energy and found.mean is not None

@@ -59,7 +59,7 @@ def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], marg
         later = estimate.with_more(repeats)
         return (later.p_different() * factor if is_beyond else later.p_equivalent(margin)) < _SIGNIFICANCE
 
-    # The normal test, which assumes a known spread, needs fewer repeats. The search starts just below that number.
+    # A normal test, which assumes a known spread, needs fewer repeats. The search starts just below its number.
     distance = abs(estimate.log_ratio) if is_beyond else math.log1p(margin) - abs(estimate.log_ratio)
     largest_error = distance / (_NORMAL_TWO_SIDED if is_beyond else _NORMAL_ONE_SIDED)
     if math.fsum(estimate.variances) > (MOST_REPEATS + max(estimate.counts)) * largest_error**2:

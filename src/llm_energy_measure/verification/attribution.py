@@ -47,7 +47,7 @@ LEAST_UNPROVEN = 0.9
 
 # Differences below this fraction of the plain sum are rounding errors.
 _ROUNDING = 1e-9
-# If the bounds are narrow, an estimate that has only these reasons has the status `exact`.
+# An energy with only these reasons can have the status `exact`; see `_status`.
 _EXACT_BASIS = frozenset({"mean_power", "mean_of_readings"})
 
 
@@ -166,13 +166,13 @@ def _explained(
         return [explain(division.coarsest)]
     outer = [explain(division.coarsest), explain(division.finest)]
     least = [explain(_least_division(division, explain))] if len(division.known) > 1 else []
-    # If both of these divisions are possible, the energies of all other divisions are between their energies.
+    # If the coarsest and the finest division are possible, the energies of the other divisions are between theirs.
     if all(one.is_possible for one in outer):
         return [*least, *outer]
     explained = [outer[0], *least, *(explain(hosts) for hosts in division.between), outer[1]]
     possible = [one for one in explained if one.is_possible]
     if possible == outer[1:] and (fewest := _fewest_hosts(division.finest, explain)) != division.finest:
-        # A division that was not tried can have less energy than these, but not less than the coarsest division.
+        # A division that was not tried can have less energy than the finest division, but not less than the coarsest.
         merged = explain(fewest)
         possible.insert(0, structs.replace(merged, total=EnergyRange(outer[0].total.low_j, merged.total.high_j, None)))
     return possible or explained

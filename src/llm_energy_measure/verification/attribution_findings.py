@@ -35,7 +35,8 @@ class Case(Struct, frozen=True):
         division: The possible divisions into hosts.
         explained: The divisions that the records admit, each with its energies.
         total: Range of the attributed energy.
-        likely: The division with the greatest upper bound. It counts energy twice only if each division does.
+        likely: The division with the greatest upper bound. If the plain sum is above this bound, the plain sum is above
+            the upper bounds of all divisions.
         hosts: The hosts of `likely` whose readings can contain the same joules.
         plain_j: Plain sum, in joules; None if no process knows its energy.
         assume: Facts that the user states.

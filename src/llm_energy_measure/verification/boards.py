@@ -15,7 +15,7 @@ _MAX_NAME = 200
 # Some tools write no separator between the models of a node: `2 x A100-PCIE-40GB2 x L4`.
 _COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
-# Words in the names of virtual and mobile boards. The limit of the board without this word does not apply to them.
+# Words in the names of virtual and mobile boards. The table has no limits for these boards.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
 
 _NVIDIA = "NVIDIA data sheet"
@@ -58,7 +58,8 @@ class Boards(Struct, frozen=True):
         limit_w: Sum of the power limits of all boards, in watts; None if unknown.
         least_w: Lowest power limit of a board, in watts; None if unknown.
         is_mixed: Whether there are several models.
-        is_stated: Whether the name contains the number of boards (`4 x A40`). A number above 1 is that of the node.
+        is_stated: Whether the name contains the number of boards (`4 x A40`). A number above 1 is the number of boards
+            of the node.
     """
 
     count: int

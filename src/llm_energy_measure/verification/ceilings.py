@@ -45,7 +45,7 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
     for process in evidence.processes:
         for relation, power_w, hardware in _powers(process):
             has_powers = True
-            # No ceiling is below the ceiling of one board, so most powers need no other comparison.
+            # No ceiling is below `BOARD_CEILING_W`, so a power up to this value needs no other comparison.
             if power_w > BOARD_CEILING_W:
                 ceiling_w, usual_w = _ceilings(process, hardware)
                 if power_w > usual_w:

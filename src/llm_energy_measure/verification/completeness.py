@@ -226,7 +226,7 @@ def _duplicates(evidence: Evidence) -> Finding:
         return passed(code)
     first, record = copies[0]
     others = f", like {plural(len(copies) - 1, 'more result')}" if len(copies) > 1 else ""
-    verb, reason = ("is", "") if is_certain else ("may be", "; the records don't state host, GPU and scope")
+    verb, reason = ("is", "") if is_certain else ("may be", "; a record lacks the host, the GPU or the scope")
     message = (
         f"process {record.process_index} has the same start and the same energy "
         f"({joules(record.energy_metrics.total_energy_j)}) as process {first}; it {verb} the same result under another "

@@ -30,7 +30,7 @@ TOLERANCE = 0.01
 """Largest common time that is no finding, as a fraction of the time in which a process read the sensor."""
 
 CLOCK_STEP_SEC = 1.0
-"""Largest common time of imported records that is no finding, because some tools write times in whole seconds."""
+"""Common time of imported records that is no finding, in addition to `TOLERANCE`: some tools write whole seconds."""
 
 _MAX_NAMES = 3
 
@@ -64,7 +64,8 @@ class SharedEnergy(Struct, kw_only=True):
     Attributes:
         others: Ids of the other experiments, sorted.
         common_sec: Longest time in which another experiment also read one sensor of this experiment, in seconds.
-        common_j: Energy of the shared sensors in their common times, in joules. Other experiments count it too.
+        common_j: Energy of the shared sensors while other experiments also read them, in joules. The other experiments
+            count this energy too.
         equal_j: Part of this experiment in the energy of the shared sensors, in joules. At each instant, the
             experiments that read a sensor share its power equally.
         least_j: Like `equal_j`, without the idle energy; None if the idle power is unknown.

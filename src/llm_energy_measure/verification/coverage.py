@@ -17,7 +17,7 @@ CODE = "completeness.sensor_time"
 TOLERANCE = 0.01
 """Largest accepted time in which no process reads the sensor, as a fraction of the time of the runs.
 
-A short time is accepted, because processes do not start at the same instant.
+This time is accepted, because processes do not start at the same instant.
 """
 
 

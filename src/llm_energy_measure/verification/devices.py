@@ -12,7 +12,7 @@ from llm_energy_measure.verification.codes import failed, not_checked, passed, w
 from llm_energy_measure.verification.processes import Evidence
 
 DRIFT = 0.05
-"""Greatest relative change of the clock between the first and the last quarter that is no drift."""
+"""Greatest relative change of the clock that is no drift, from the first to the last quarter of the samples."""
 
 _NO_STATE = "no record has the state of its GPUs"
 
@@ -97,8 +97,8 @@ def _check_drift(known: list[tuple[int, str, DeviceEvidence]]) -> Finding:
             heat = found.samples.temperature_first_c, found.samples.temperature_last_c
             warmer = "" if None in heat else f", and its temperature from {heat[0]:.0f} to {heat[1]:.0f} °C"
             message = (
-                f"the clock of GPU {name} changed from {first:.0f} MHz in the first quarter to {last:.0f} MHz in the "
-                f"last{warmer}"
+                f"the clock of GPU {name} changed from {first:.0f} MHz in the first quarter of the samples to "
+                f"{last:.0f} MHz in the last quarter{warmer}"
             )
             return failed(code, message, expected=first, found=last, processes=[index])
     return passed(code) if is_checked else not_checked(code, _NO_STATE)

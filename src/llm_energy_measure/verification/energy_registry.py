@@ -19,13 +19,13 @@ ENERGY_CHECKS: dict[str, Check] = {
     ),
     "energy.exceeds_devices": Check(
         "A process implies more GPU power than the boards that it read can draw.",
-        "Divides GPU energy / energy window of each process by a power limit: the limit of the GPUs that it read "
-        "(scopes `device` and `process`), or of all stated boards of its host (other scopes). Fails if a sensor "
-        "noise of 10 % does not explain the greatest ratio or the mean ratio of several processes. The greatest "
-        "ratio fails above 1.31 for one process, above 1.37 for 8, and always above 1.5. The mean ratio fails above "
-        "1.2, for two processes above 1.22. Also fails if the shares of processes (scope `process`) together are "
-        "above the limit of their board, and noise does not explain the excess. `effect_j` is the energy above "
-        "limit x window; it is a lower bound.",
+        "Computes the GPU power of each process (GPU energy / energy window), and divides this power by a limit: the "
+        "limit of the GPUs that the process read (scopes `device` and `process`), or of all stated boards of its host "
+        "(other scopes). Fails if a sensor noise of 10 % cannot explain the greatest ratio, or cannot explain the mean "
+        "ratio of several processes. The greatest ratio fails above 1.31 for one process, above 1.37 for 8, and "
+        "always above 1.5. The mean ratio fails above 1.2, for two processes above 1.22. Also fails if the shares of "
+        "processes (scope `process`) together are above the limit of their board, and noise does not explain the "
+        "excess. `effect_j` is the energy above limit x window; it is a lower bound.",
         "Check the scope and the unit of the energy. Either the reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
     ),
@@ -107,12 +107,13 @@ ENERGY_CHECKS: dict[str, Check] = {
     "attribution.concurrent_experiments": Check(
         "Another experiment read the same sensors at the same time, so both experiments count the same joules.",
         "Compares experiments. Fails if processes of two experiments have the same boot id and the same sensor, and "
-        "more than 1 % of their times in common. Imported records have no boot id: they need the same host name and "
-        "energies that cover the host, or the same GPU UUID, and more than 1 s and 1 % of their times in common. "
-        "Imported records without a host name are not compared. The finding gives a range for the energy of this "
-        "experiment. The least energy is an equal share, at each instant, of the energy above the idle power; 0 J if "
-        "the idle power is unknown. The greatest energy is all energy of these sensors. `expected` is an equal share "
-        "of all energy, including idle energy. Only `results verify` of several experiments reports this finding.",
+        "more than 1 % of their times in common. Imported records have no boot id. They are compared if they have the "
+        "same GPU UUID, or the same host name and energies that cover the host. Fails if their common time is more "
+        "than 1 s plus 1 % of their times. Without a host name, only GPU UUIDs are compared. The finding gives a "
+        "range for the energy of this experiment. The least energy is an equal share, at each instant, of the energy "
+        "above the idle power; 0 J if the idle power is unknown. The greatest energy is all energy of these sensors. "
+        "`expected` is an equal share of all energy, including idle energy. Only `results verify` of several "
+        "experiments reports this finding.",
         "Do not add the energies of these experiments. Run the experiments one after the other, or as processes of one "
         "experiment: only one process of an experiment reads a shared sensor. `record --idle 10` measures the idle "
         "power.",

@@ -48,7 +48,7 @@ def energy_of_host(readings: Sequence[Reading], boards: Callable[[], HostBoards]
     Args:
         readings: All readings of the processes of the host.
         boards: Returns the boards of the host that the records or the user state.
-        has_module: Whether the GPU sensor of its boards may cover a CPU as well.
+        has_module: Whether the GPU sensor of a board of this host may also cover a CPU.
     """
     case = _Host(boards=boards, has_module=has_module)
     totals: list[EnergyRange] = []
@@ -388,7 +388,7 @@ class _Host:
         others = added(part for component, part in components.items() if component in ("cpu", "ram"))
         if not self.has_module or not gpu.high_j or not others.high_j:
             return total
-        # The GPU sensor of the module includes at most its own energy, so no more energy can be counted twice.
+        # The CPU and memory energy within the GPU reading is at most the GPU reading, so no more is counted twice.
         common = min(others.high_j, gpu.high_j)
         self.found.module_j += common
         self.found.module_processes.update(
@@ -414,7 +414,10 @@ class _Host:
         return EnergyRange(min(least_energy(readings), high), high, None)
 
     def _quietly(self, explain: Callable[[], EnergyRange]) -> EnergyRange:
-        """Return the result of `explain` without its notes in `found`, for readings that a larger reading contains."""
+        """Return the result of `explain`, and drop the notes that `explain` adds to `found`.
+
+        The caller uses this method for readings that a larger reading may contain.
+        """
         found, self.found = self.found, HostEnergy()
         try:
             return explain()

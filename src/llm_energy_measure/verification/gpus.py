@@ -13,7 +13,7 @@ from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
 from llm_energy_measure.verification.boards import BoardModel, boards_named, parent_of_slice
 from llm_energy_measure.verification.tools import tool_scope
 
-UNCERTAIN = "it is not known whether each process works on all GPUs of a model, or on one of them"
+UNCERTAIN = "the configuration does not show whether each process uses all GPUs of the LLM, or only some of these GPUs"
 """Reason why the number of boards of a process is only an upper limit."""
 
 # Settings whose product is the number of GPUs that run one model.

@@ -66,7 +66,8 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
             merged.append((start, end))
-    # The exact place of the host's window in its run is unknown, so the window can miss a part of an exact window.
+    # A host's window that can be shorter than 0.9 times its run has an unknown place in the run. The window can then
+    # miss a part of an exact window.
     is_within_runs = all(
         (reading.window.shortest_sec or math.inf) < 0.9 * (reading.window.end - reading.window.start)
         for reading in hosts
@@ -85,7 +86,7 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
 
 
 def by_sensors(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """Return the readings in groups. Readings that share a sensor, directly or through others, are in one group."""
+    """Return the readings in groups. Readings that share a sensor, directly or through other readings, are together."""
     groups: list[tuple[set[str | int], list[Reading]]] = []
     of_sensor: dict[str | int, int] = {}
     for reading in readings:

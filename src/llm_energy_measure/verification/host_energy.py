@@ -49,7 +49,7 @@ class HostEnergy(Struct, kw_only=True):
         open_scopes: Components that several processes read with an unknown scope.
         open_parts: Processes that read parts of boards, if no record identifies the boards.
         mixed_names: Processes that name their GPUs in different ways: by UUID, and by index only.
-        open_windows: Processes whose windows don't show how much energy several readings contain.
+        open_windows: Processes whose windows don't show how much energy their readings have in common.
         near_limit: Power of the readings and limit of the boards, in watts. None unless the power is above the limit
             and sensor error can explain the excess.
         excessive_shares: Processes whose shares are more than their board can draw, with the power, the limit, and

@@ -168,7 +168,7 @@ def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[i
     if len(layouts) == 1:
         [hosts] = layouts
         return Division(coarsest=hosts, finest=hosts, basis="one_host" if len(hosts) == 1 else "local_rank")
-    # Several layouts are possible, or none. In each case, a repeated local rank needs another host.
+    # Several layouts are possible, or none is. In both cases, processes with equal local ranks are on different hosts.
     fewest = _coarser(_distinct_ranks(local), groups)
     return Division(coarsest=fewest, finest=tuple(groups), between=tuple(layouts))
 

@@ -28,7 +28,7 @@ CAP_FACTOR = 3.0
 """Assumed maximum power, as a multiple of the mean power of a reading, if no power limit is known."""
 
 POINT_ERROR = 0.04
-"""Greatest relative distance of an estimate from both bounds, if windows overlap in part."""
+"""Greatest relative distance of an estimate from each of the two bounds, if windows overlap in part."""
 
 # A window counts as equal to the union of the windows if it covers at least this fraction of the union.
 _NEARLY_EQUAL = 0.8
@@ -117,7 +117,8 @@ def _of_equal_windows(
 ) -> Counted | None:
     """Return the bounds if each window is nearly the union; None if the readings contradict each other.
 
-    Each reading then lacks only the energy of a short time: the part of the union outside its window.
+    Each window covers at least `_NEARLY_EQUAL` of the union, so each reading lacks only the energy of the rest of the
+    union.
     """
     largest = max(energies)
     remainders = [cap_w * (union - (end - start)) for start, end in spans]
@@ -140,8 +141,9 @@ def _estimate(
 ) -> float | None:
     """Return an estimate within the bounds, in joules; None if the windows don't allow one.
 
-    If some windows nearly cover the union, their mean power is extended to the union. Otherwise, the power at each
-    instant is the mean power of the windows that contain the instant. This estimate has to be near both bounds.
+    If the union is at most `_SHORT_UNION` times as long as some windows, the mean power of these windows is extended to
+    the union. Otherwise, the power at each instant is the mean power of the windows that contain the instant, and the
+    estimate is limited to energies within `POINT_ERROR` of both bounds. None if no energy is within this distance.
     """
     union = max(end for _, end in spans) - min(start for start, _ in spans)
     whole = [
@@ -203,7 +205,7 @@ def _increase(
     *,
     greatest: bool,
 ) -> float | None:
-    """Return the least or greatest increase of the counter from first to last edge, in joules; None if none fits.
+    """Return the least or greatest increase of the counter from first to last edge, in joules; None if no value fits.
 
     Source: difference constraints as shortest paths; Cormen et al., Introduction to Algorithms, section 22.4.
 
@@ -239,12 +241,12 @@ def _increase(
 def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     """Return the bounds if windows are unknown, or known only to be inside a run.
 
-    The lower bound is the largest reading, or the greatest sum of readings of runs that don't overlap. The upper bound
-    is the sum if the processes did not run together.
+    The lower bound is the largest reading, or the greatest sum of readings of runs that don't overlap. If the
+    processes did not run together, the upper bound is the sum of all readings.
 
-    If the processes ran together, each other reading adds at most half of its energy. If they also started together,
-    the longest window contains the others, so the estimate is the lower bound. If they did not start together, windows
-    that are much shorter than the runs can be separate. The upper bound is then the sum.
+    If the processes ran together, the readings outside the lower bound add at most half of their energy. If the
+    processes also started together, the longest window contains the others, so the estimate is the lower bound. If they
+    did not start together and the windows can be separate (`can_be_separate`), the upper bound is the sum.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
@@ -339,7 +341,10 @@ def ran_together(windows: Sequence[Window]) -> bool:
 
 
 def can_be_separate(windows: Sequence[Window]) -> bool:
-    """Return True if two neighbouring windows, anywhere in their runs, can overlap by less than half of the shorter."""
+    """Return True if two neighbouring windows can overlap by less than half of the shorter window.
+
+    A window can be at any place in its run. Neighbours have consecutive starts of their runs.
+    """
     for (start, end, length), (later, last, other) in pairwise(_runs(windows)):
         least = min(start + length - (last - other), later + other - (end - length))
         if least < 0.5 * min(length, other):

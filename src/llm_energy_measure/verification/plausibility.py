@@ -16,7 +16,7 @@ from llm_energy_measure.verification.processes import Evidence, Process, read_el
 from llm_energy_measure.verification.registry import CHECKS
 
 SAMPLE_FACTOR = 2.0
-"""Greatest ratio between one power sample and the mean power that energy and window imply."""
+"""Greatest accepted ratio between one power sample and the mean power that energy and time imply."""
 
 SAMPLE_ERROR_FACTOR = 10.0
 """Greatest ratio that is a warning. A greater ratio is an error, because only a wrong unit explains this ratio."""
@@ -25,22 +25,22 @@ COMPONENT_TOLERANCE = 0.01
 """Greatest excess of the components over the total, as a fraction of the total."""
 
 TOTAL_FACTOR = 10.0
-"""Greatest ratio between a total and its components if GPU, CPU and memory energy are known."""
+"""Greatest accepted ratio of a total to the sum of its components, if GPU, CPU and memory energy are known."""
 
 PARTIAL_TOTAL_FACTOR = 900.0
-"""Greatest ratio if a component is unknown. It is below 1,000, the smallest factor between J, Wh and kWh."""
+"""Greatest accepted ratio if a component is unknown: less than 1,000, the smallest factor between J, Wh and kWh."""
 
 THROUGHPUT_TOLERANCE = 0.25
 """Greatest relative difference between a throughput and tokens / time: means of batches differ from means of a run."""
 
 OUTLIER_FACTOR = 3.0
-"""A process is an outlier above the median power of its peers times this factor, or below the median divided by it."""
+"""A process is an outlier if its power is more than this factor above or below the median power of its peers."""
 
 _MIN_PEERS = 3
 
 
 class _Problem(NamedTuple):
-    """A problem of one process. `severity` is None if it is the severity of the check."""
+    """A problem of one process. `severity` None means the severity of the check."""
 
     message: str
     expected: float | None
@@ -205,7 +205,7 @@ def _components(total_j: float, gpu_j: float | None, cpu_j: float | None, ram_j:
     if parts_j > total_j * (1 + COMPONENT_TOLERANCE):
         relation = "more than its total of"
     elif parts_j and total_j > parts_j * factor:
-        relation = "far less than its total of"
+        relation = f"less than 1/{factor:.0f} of its total of"
     else:
         return None
     message = f"has {joules(parts_j)} of GPU, CPU and memory energy, {relation} {joules(total_j)}"
@@ -230,7 +230,7 @@ def _all_throughputs(evidence: Evidence) -> list[_Judgement]:
 
 
 def _throughput(inference: InferenceMetrics, reported: float, time: float) -> _Judgement:
-    # Fast path for most records: if this rate is within half of the tolerance, the nearest one is within the tolerance.
+    # Fast path for most records: if the rate of all tokens is within half of the tolerance, the nearest rate passes.
     if abs((rate := inference.total_tokens / time) - reported) < THROUGHPUT_TOLERANCE / 2 * rate:
         return None
     # Tools count total, output or input tokens, so the nearest rate is compared.
@@ -311,7 +311,7 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
 
 
 def _outlier(evidence: Evidence) -> Finding:
-    """Check that no power is far from the median power of processes with the same component, scope and boards."""
+    """Check that no power differs by a factor above `OUTLIER_FACTOR` from the median power of comparable processes."""
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
     for process in evidence.processes:

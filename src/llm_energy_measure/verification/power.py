@@ -124,7 +124,7 @@ def explained_sum(energies: Sequence[float]) -> float:
 
 
 def _explained(noise: float, chance: float) -> float:
-    """Return the multiple of the true value that a figure exceeds with this probability, from 1.2 to 1.5.
+    """Return the multiple of the true value that a figure exceeds with this probability, limited to 1.2 to 1.5.
 
     Args:
         noise: Standard deviation of the figure, as a fraction of the true value.

@@ -52,8 +52,8 @@ def exactly(energy_j: float, basis: frozenset[str] = _NO_BASIS) -> EnergyRange:
 def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
     """Return the range of a sum of independent energies.
 
-    The sum has a point if each energy has one. It also has a point if the ranges without one are narrow. Their widths
-    then add up to at most `AGREEMENT` times the upper end of the sum.
+    The sum has a point if each energy has one. The sum also has a point if the widths of the ranges without a point add
+    up to at most `AGREEMENT` times the upper end of the sum.
     """
     known = [one for one in ranges if one.high_j]
     if len(known) == 1:

@@ -217,7 +217,7 @@ def _of_whole(scope: Scope | None) -> Scope | None:
 def _gpu_readings(
     process: Process, joules: float, scope: Scope | None, source: Source | None, window: Window
 ) -> list[Reading]:
-    """Return the GPU energy of a process: one reading per GPU if their energies are known, else one of all GPUs."""
+    """Return the GPU energy of a process: one reading per GPU if their energies are known, else one for all GPUs."""
     gpus, devices = process.gpus, process.energy.devices
     index = process.record.process_index
     if scope == "host":

@@ -75,7 +75,7 @@ CHECKS: dict[str, Check] = {
         "Processes ran on a host while no process read its shared sensor.",
         "Compares two times: the time in which a process of the host read the sensor, and the time in which a process "
         "that could read the sensor ran. Overlapping times count once. Fails if the first time is more than 1 % "
-        "shorter. Checked only for sensors that a process left to another process.",
+        "shorter than the second. Checked only for sensors that a process left to another process.",
         "Treat the energy as a lower bound. In current releases, another process continues when the reading process "
         "ends. A gap remains if the reading process was killed, if the sensor gives power and not energy, or if "
         "processes end while the reading process saves its result.",
@@ -100,10 +100,10 @@ CHECKS: dict[str, Check] = {
     ),
     "time.no_overlap": Check(
         "There is no instant at which all processes ran.",
-        "Fails if the earliest end is not after the latest start. `found` is the common time divided by the whole "
-        "time. Not checked for one process, or if a start or an end is unknown. If `time.clock_offset` failed, the "
-        "times are first converted to the store's clock. The check is then not made if a host has no reading of the "
-        "store's clock.",
+        "Fails if the earliest end is not after the latest start. `found` is the common time divided by the time from "
+        "the earliest start to the latest end. Not checked for one process, or if a start or an end is unknown. If "
+        "`time.clock_offset` failed, the times are first converted to the store's clock. The check is then not made if "
+        "a host has no reading of the store's clock.",
         "Aggregate runs from different times as separate experiments.",
         "",
         "0112 and similar files have no end times, so the check is not made.",
@@ -159,8 +159,9 @@ CHECKS: dict[str, Check] = {
         "time. Fails if two hosts differ by more than 1 s plus the errors of both readings. The error "
         "(`clock.store_error_sec`) is half of the sum of the reading's duration and the clock's tick. The tick is "
         "10 ms, or 1 or 2 s if mtimes are whole seconds. Not checked if a host has no reading, or if the hosts use "
-        "several stores. The check then reports whether starts and ends of two hosts are shifted equally (to 10 %), by "
-        "more than 1 s and 5 % of the run.",
+        "several stores. The times of each host are then compared with the times of the first host. A host is reported "
+        "if its start and end are shifted by the same time (to 10 %), and this time is above 1 s and above 5 % of the "
+        "run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
         "Wall and monotonic time alone can't show the difference, because each monotonic clock begins at the boot of "
         "its host (`clock_gettime(2)`). A shared file system gives one clock for all hosts. The recorder reads the "
@@ -210,7 +211,7 @@ CHECKS: dict[str, Check] = {
         "A file of the collection reports 308,957 W for one GPU.",
     ),
     "plausibility.power_contradicts_energy": Check(
-        "A reported power is far from the power that the energy implies.",
+        "A reported power is less than half, or more than twice, the power that the energy implies.",
         "Fails if `gpu_power_w` is 0 although there is GPU energy. Also fails if `gpu_power_w` is less than half of "
         "GPU energy / longest known time, or more than twice GPU energy / shortest known time. Compares `cpu_power_w` "
         "(if not 0) with the CPU energy in the same way. Up to a factor of 10, a failure is a warning, because one "
@@ -234,8 +235,8 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.throughput": Check(
         "A throughput is not tokens / time.",
-        "Computes tokens / time for total, output and input tokens. Fails if the throughput differs by more than 25 % "
-        "from the nearest of the three.",
+        "Computes three rates: total, output and input tokens, each divided by the time. Fails if the throughput "
+        "differs by more than 25 % from the nearest rate.",
         "Find out which quantities the tool divides.",
         "Means over batches differ from the mean of a run.",
         severity="warning",

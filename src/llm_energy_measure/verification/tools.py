@@ -19,8 +19,8 @@ class ToolScope(Struct, frozen=True, kw_only=True):
         gpu: Scope of the GPU energy; None if it is not documented.
         cpu: Scope of the CPU energy; None if it is not documented.
         ram: Scope of the RAM energy; None if it is not documented.
-        lists_boards_of_host: Whether the devices without identity that an imported record lists are all boards of
-            the host.
+        lists_boards_of_host: Whether the devices that an imported record lists without index and UUID are all boards
+            of the host.
         source: Documentation of the scopes.
     """
 
