@@ -7,11 +7,11 @@
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
 #   completeness, attribution, findings, environment, state of the devices). They do not change the version, because
 #   older readers can ignore them.
-#   Some fields that the format's first tool always set may be null: `backend`, `gpu_id`, `gpu_name`, `config_name`,
-#   `model_name`, `timestamps.*`, `inference_metrics`, `compute_metrics`, and the numbers in the metrics. A reader that
-#   allows no null in these fields cannot read records with unknown values. We write null and not a placeholder, because
-#   a reader would take an energy of 0 J or a GPU named "unknown" for a measurement. If all values are known, as in
-#   records of the first tool, these fields have no null (`tests/formats/test_strict_readers.py`).
+#   The first tool of the format always set these fields, but here they may be null: `backend`, `gpu_id`, `gpu_name`,
+#   `config_name`, `model_name`, `timestamps.*`, `inference_metrics`, `compute_metrics`, and the numbers in the metrics.
+#   A reader that allows no null in these fields cannot read records with unknown values. We write null and not a
+#   placeholder, because a reader would take an energy of 0 J or a GPU named "unknown" for a measurement. If all values
+#   are known, as in records of the first tool, these fields have no null (`tests/formats/test_strict_readers.py`).
 # - 3.0.0: another branch of the format (January and February 2026). This branch adds fields to 2.0.0. We read its files
 #   as 2.0.0.
 # - 2.0 and 3.0 without a third number: files `result.json` with totals and no raw results. `import` reads these files.
@@ -44,7 +44,8 @@ PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]{0,5})\.json"
 """File name of a raw result. Readers ignore all other names in the folder."""
 
 SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
-"""File name of a replaced aggregate that earlier releases kept. `security` refuses ids with such a file name."""
+"""File name of a replaced aggregate that earlier releases kept. `security` refuses an id if `<id>.json` has this form.
+"""
 
 HIDDEN_MARK = "~"
 """Part of the names of temporary, deleted and archived files. No result has this character in its name, so readers skip

@@ -179,7 +179,7 @@ class AggregationError(LLMEnergyMeasureError):
 class Completeness(Protocol):
     """Expected and found processes of an experiment: a `llm_energy_measure.domain.CompletenessReport`.
 
-    This module is below `domain`, so it can't import the class itself.
+    Modules of `domain` import this module, so this module can't import the class itself.
     """
 
     @property

@@ -14,8 +14,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _WINDOWS_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
-# Bytes of values that were decoded from JSON, measured with CPython 3.11: a dict with one entry, an empty list, a float
-# in a list, a short string, and an entry of a large dict with its key.
+# Memory in bytes of values that were decoded from JSON, measured with CPython 3.11: a dict with one entry, an empty
+# list, a float in a list, a short string, and an entry of a large dict with its key.
 _OBJECT_BYTES, _LIST_BYTES, _NUMBER_BYTES, _STRING_BYTES, _KEY_BYTES = 200, 88, 32, 56, 120
 # The values in 1 MB of valid JSON count as at most 77 MB (each `{},` as 232 bytes), which is less than `free_bytes`.
 _NEVER_TOO_LARGE_BYTES = 1_000_000
@@ -149,7 +149,7 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
 def require_bounded_json(
     text: bytes, *, file_bytes: int | None = None, number_count: int = 0, free_bytes: int = 100_000_000
 ) -> None:
-    """Check, without parsing, that the values of a JSON text need at most 3 times the file size plus `free_bytes`.
+    """Check, without parsing, that the values of a JSON text need at most 3 * file size + `free_bytes` of memory.
 
     A file of 60 MB can contain 20 million empty objects, which need 1.4 GB. Each value of a list or an object needs a
     comma or a bracket in the text. The function counts these characters, also in strings, so the counts are upper
@@ -158,7 +158,8 @@ def require_bounded_json(
     Args:
         text: The text.
         file_bytes: Size of the file in bytes, if `text` is only a part of the file. None if `text` is the whole file.
-        number_count: Number of numbers in the rest of the file. Each of these numbers needs 8 bytes of memory.
+        number_count: Number of numbers in the part of the file that is not in `text`. Each of these numbers needs 8
+            bytes of memory.
         free_bytes: Memory in addition to 3 times the file size, in bytes.
 
     Raises:
@@ -193,9 +194,9 @@ def _has_long_string(text: bytes) -> bool:
 
 
 def _keys_differ(text: bytes) -> bool:
-    """Return True if samples of a text have many keys, and more than half of them differ.
+    """Return True if samples of a text have more than `_MIN_KEYS` keys, and more than half of these keys are distinct.
 
-    A decoder stores equal keys once.
+    A decoder stores equal keys once, so only distinct keys need memory.
     """
     step = max(1, len(text) // _KEY_SAMPLES)
     keys = [key for start in range(0, len(text), step) for key in _KEY.findall(text[start : start + _KEY_SAMPLE_BYTES])]

@@ -303,7 +303,7 @@ def test_paired_test_by_tag(two_commits: Path, tmp_path: Path) -> None:
         (["--by", "config.colour", "--base", "aaa"], "no configuration has the key 'colour'"),
         (["resluts", "tag.commit = aaa"], "'resluts' is neither a directory nor a condition: there is no"),
         (["aaa_b1_c0", "tag.commit = aaa"], 'to select an experiment, write "id = aaa_b1_c0"'),
-        (["old/", "tag.commit = aaa"], "there is no directory with this name; give an existing one"),
+        (["old/", "tag.commit = aaa"], "there is no directory with this name; give an existing directory"),
         (["a b", "tag.commit = aaa"], "there is no column 'a'"),
         (["--by", "batch_size", "--base", "1"], "there is no column 'batch_size'; did you mean config.batch_size?"),
         (["--by", "config.model", "--base", "1"], "no configuration has the key 'model'; did you mean model"),

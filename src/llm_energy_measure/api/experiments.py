@@ -1,4 +1,4 @@
-"""`load`, and the class `Experiments` of the objects that `load` returns."""
+"""The function `load`, and the class of its return value, `Experiments`."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class Experiments:
         Args:
             metrics: Names of metrics, such as `j_per_token`.
             by: Further values in which repeats must agree: `tag.KEY`, `config.KEY`, `date` or `host`.
-            split_by: Configuration keys that are ignored by default, and in which repeats must agree.
+            split_by: Configuration keys in which repeats must agree, although these keys are ignored by default.
             ignore: Configuration keys or facts in which repeats may differ.
 
         Raises:
@@ -274,8 +274,8 @@ class Experiments:
             base: The value of the column `by` for the base.
             metrics: Names of metrics, such as `j_per_token`.
             margin: Smallest relative change of the mean that matters, between 0 and 1.
-            block: Pair the runs that agree in `date`, `host` or `tag.KEY`, if the sides have at least three such values
-                in common. None does not pair the runs.
+            block: A column, such as `date`, `host` or `tag.KEY`. Runs with equal values form a block. If at least three
+                blocks have runs of both sides, the test is paired and uses only these blocks. None pairs no runs.
             vary: Fields, such as `gpu`, that may differ between base and candidate.
             ignore: Configuration keys or facts in which the runs of one configuration may differ.
 
@@ -288,7 +288,7 @@ class Experiments:
         """
         if by is not None:
             if base is None or selections:
-                found = "`by` needs the argument `base`, and no selections"
+                found = "`by` needs the argument `base`, and cannot be used with selections"
                 raise ConfigurationError("cannot compare", found, "call compare(by='config.batch_size', base=1)")
             base_side, candidates = sides_of(self.observations(), by, text_of(base))
         else:

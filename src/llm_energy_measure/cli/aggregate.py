@@ -163,7 +163,8 @@ class _Summary:
         """Print the number of experiments by outcome on stderr.
 
         Args:
-            with_findings: Print also the number by verdict, the number by code, and the number of unprinted errors.
+            with_findings: Print also the numbers of new aggregates by verdict and by code, and the number of errors
+                that were not printed.
         """
         results = self.results
         skipped = results["current"] + results["external"]

@@ -15,7 +15,7 @@ class _PandasBlocker:
     """An import finder that reports pandas as not installed."""
 
     def find_spec(self, fullname: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        """Raise `ModuleNotFoundError` for pandas. Return None for others, so that Python uses the next finder."""
+        """Raise `ModuleNotFoundError` for pandas. Return None for other modules: Python then asks the next finder."""
         if fullname == "pandas":
             msg = "the import is blocked, because no command uses pandas"
             raise ModuleNotFoundError(msg, name=fullname)

@@ -52,7 +52,7 @@ def _checked_licence(_context: click.Context, _parameter: click.Parameter, value
 @click.option(
     "--date", metavar="DATE", callback=_checked_date, help="Date of the bundle. [default: date of the newest result]"
 )
-@click.option("--only-passed", is_flag=True, help="Leave out experiments whose verdict is not complete.")
+@click.option("--only-passed", is_flag=True, help="Leave out experiments with another verdict than 'complete'.")
 @click.option(
     "--pseudonymise-hosts",
     "pseudonymise",

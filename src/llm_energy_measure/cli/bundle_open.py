@@ -21,7 +21,8 @@ from llm_energy_measure.cli import formatting, options, streams, terminal
 def open_(*, path: str, target: str) -> None:
     """Extract a bundle into the new folder DIR; DIR/data is then a results directory.
 
-    No file is extracted if a file is changed, missing or not listed. 'bundle verify DIR' checks the folder again.
+    No file is extracted if a file is changed or missing, or if no manifest lists it. 'bundle verify DIR' checks the
+    folder again.
     """
     with opened(path) as source:
         found = open_bundle(source, target)

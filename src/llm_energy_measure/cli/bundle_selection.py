@@ -27,7 +27,7 @@ from llm_energy_measure.cli import terminal
 from llm_energy_measure.cli.selection import selected
 from llm_energy_measure.results.repository import FileSystemRepository
 
-# Why an experiment is left out, by (the command line has ids, the command line has a condition).
+# Why an experiment is left out. The key says if the command line has ids, and if it has a condition.
 _REASONS = {
     (True, False): "its id was not given",
     (False, True): "it does not match the condition",

@@ -19,7 +19,7 @@ from llm_energy_measure.cli.bundle_output import MAX_LISTED, listed, unclean_tex
 from llm_energy_measure.exceptions import BundleError
 
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{64}")
-_HELP = """Check that a bundle is whole, who signed it, and that its verdicts follow from its raw files.
+_HELP = """Check that a bundle is whole and that its verdicts follow from its raw files, and show who signed the bundle.
 
 PATH is the ZIP file, or the folder with its extracted files. The command extracts no file. Each verdict is recomputed
 from the raw files and compared with the stored verdict. --table compares the numbers of a published table: a printed
@@ -44,7 +44,9 @@ Codes of the reasons:
 
 def _checked_digest(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not _DIGEST.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not a digest; write sha256: and the 64 characters in the paper")
+        raise click.BadParameter(
+            f"{value!r} is not a digest; write sha256: and the 64 hexadecimal digits from the paper"
+        )
     return value
 
 

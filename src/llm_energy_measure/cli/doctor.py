@@ -43,7 +43,7 @@ def doctor(*, w_per_core: float | None, as_json: bool) -> int:
 
 
 def _is_safe_place(place: str | None) -> bool:
-    """Write a probe to a bucket, and return False if results are not safe in it. A directory is not checked."""
+    """Write a probe to a bucket, and return False if the bucket is not safe for results. A directory is not checked."""
     # --help does not need this import.
     from llm_energy_measure.results.repository import FileSystemRepository
 

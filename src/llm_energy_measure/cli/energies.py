@@ -54,7 +54,8 @@ def unit_option(function: FunctionT) -> FunctionT:
     return click.option(
         "--unit",
         type=click.Choice(list(ENERGY_UNITS)),
-        help="Show energies in this unit, also per token. [default: one unit with a fitting prefix for each column]",
+        help="Show energies and energies per token in this unit. [default: one unit with a fitting prefix for each "
+        "column]",
     )(function)
 
 

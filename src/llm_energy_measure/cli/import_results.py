@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Format of the files; auto detects it from their content.",
 )
-@click.option("--dry-run", is_flag=True, help="Write nothing; show the files to be written and the verdicts.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; show which files would be written, and the verdicts.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace stored results of the same process; keep a copy of each replaced result."
 )
@@ -93,7 +93,8 @@ if TYPE_CHECKING:
     "rows_path",
     metavar="PATH",
     type=options.Text(),
-    help="Read the rows of a table from the list at PATH of a JSON document, such as results.runs.",
+    help="Read the rows of a table from a list in a JSON document; PATH has the keys that lead to the list, such as "
+    "results.runs.",
 )
 @click.option(
     "--group-by",
@@ -108,7 +109,7 @@ if TYPE_CHECKING:
     metavar="PATH",
     multiple=True,
     type=options.PathName(),
-    help="Take the energy of runs without energy from PATH: a record of the same time, or the samples of a power log.",
+    help="For runs without energy, take the energy from PATH: from a record of the same time, or from a power log.",
 )
 @options.tag_option
 @options.shard_option
@@ -169,7 +170,8 @@ def import_results(
                 printer.add(pairs, new)
     printer.finish()
     if unused:
-        terminal.warn(f"--gpu-uuids: no imported record has a GPU with the index of {', '.join(sorted(unused))}")
+        found = f"no imported record has a GPU with the index of {', '.join(sorted(unused))}"
+        terminal.warn(f"--gpu-uuids: {found}; check that the UUIDs are in order of the GPU index")
     is_empty = _print_report(
         merge([*reports, selected.report()]), saver, printer.experiments, as_json=as_json, dry_run=dry_run
     )
@@ -215,7 +217,7 @@ class _Selected:
                 self.others += 1
 
     def report(self) -> ImportReport:
-        """Return the report without the records of other shards. Entries without a record are in each report."""
+        """Return the report without the records of other shards. Each shard reports all entries without a record."""
         report = ImportReport()
         report.entries = [entry for entry in self._reading.report.entries if self._has(entry.experiment_id)]
         return report

@@ -147,7 +147,7 @@ class ExecutorSaver(Saver):
     """Saves imported records on the workers of an executor.
 
     The workers need access to the results directory, but not to the imported files. If a worker is lost, its batch is
-    saved again. The report then counts the records that the lost worker had saved as already stored.
+    saved again. If the lost worker had saved some records of the batch, the report counts them as already stored.
     """
 
     def __init__(self, repository: FileSystemRepository, *, overwrite: bool, executor: Executor, jobs: int) -> None:
@@ -250,7 +250,8 @@ def _folder_name(pairs: list[Pair]) -> str:
 def _advise_deletion(pairs: Sequence[Pair]) -> None:
     """If an earlier import stored rows of an experiment as experiments of their own, write what to delete.
 
-    The first row keeps its experiment id, so a result with another host is a conflict and not `stored_elsewhere`.
+    The first row of a group has the same experiment id with and without grouping. If the stored result of this row has
+    another host, the code is `conflict` and not `stored_elsewhere`.
     """
     refused = [(record, entry) for record, entry in pairs if entry.code in ("stored_elsewhere", "conflict")]
     if all(entry.code == "conflict" for _, entry in refused):

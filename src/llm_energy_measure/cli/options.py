@@ -131,7 +131,7 @@ def _results_dir_option(function: FunctionT) -> FunctionT:
         expose_value=False,
         callback=_set_results_dir,
         is_eager=True,
-        help=f"Use this directory, or URL of a bucket. [env: {RESULTS_DIR_ENV}; default: ./results]",
+        help=f"Use this results directory, or this URL of a bucket. [env: {RESULTS_DIR_ENV}; default: ./results]",
     )(function)
 
 
@@ -214,7 +214,7 @@ def tag_option(function: FunctionT) -> FunctionT:
         with usage_errors("--tag"):
             return parse_new_tags(words)
 
-    words = "Set this tag of each experiment, for example commit=a1b2c3d; repeat the option for several."
+    words = "Set this tag of each experiment, for example commit=a1b2c3d; repeat the option for several tags."
     return click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, callback=callback, help=words)(function)
 
 
@@ -271,7 +271,7 @@ def executor_option(function: FunctionT) -> FunctionT:
 
 @contextlib.contextmanager
 def executor_arguments(url: str | None, repository: FileSystemRepository) -> Iterator[dict[str, Any]]:
-    """Yield the arguments `jobs` and `executor`, or none if `url` is None. The repository path must be absolute."""
+    """Yield the arguments `jobs` and `executor`; no argument if `url` is None. The repository path must be absolute."""
     if url is None:
         yield {}
         return
@@ -286,7 +286,7 @@ def require_all_for(*, all_experiments: bool, shard: Shard | None, executor: str
     if shard is not None and not all_experiments:
         raise click.UsageError("--shard selects from all experiments: give --all and no ids.")
     if executor is not None and not all_experiments:
-        raise click.UsageError("--executor shares the work on many experiments: give --all and no ids.")
+        raise click.UsageError("--executor distributes the work on all experiments: give --all and no ids.")
 
 
 def w_per_core_option(function: FunctionT) -> FunctionT:
@@ -298,7 +298,7 @@ def w_per_core_option(function: FunctionT) -> FunctionT:
 
 @contextlib.contextmanager
 def usage_errors(option: str) -> Iterator[None]:
-    """Raise `click.BadParameter` for the option instead of a `ConfigurationError` in the block."""
+    """Convert a `ConfigurationError` of the block to a `click.BadParameter` that names the option."""
     try:
         yield
     except ConfigurationError as error:

@@ -72,7 +72,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     multiple=True,
     callback=_settings,
     help="Record this setting of the configuration, for example batch_size=8 or decoder.top_k=50; repeat the option "
-    "for several. The value is JSON or text.",
+    "for several settings. The value is JSON or text.",
 )
 @options.tag_option
 @click.option("--backend", metavar="NAME", type=options.Text(), help="Name of the inference library, for example vllm.")
@@ -81,7 +81,8 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     "sources",
     metavar="NAME",
     multiple=True,
-    help="Use this energy source; repeat the option for several, preferred first. [default: see 'doctor']",
+    help="Use this energy source; repeat the option for several sources, with the preferred source first. [default: "
+    "see 'doctor']",
 )
 @click.option(
     "--no-energy",
@@ -97,7 +98,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     type=options.Text(),
     multiple=True,
     callback=lambda _context, _parameter, ids: ids or None,
-    help="Measure this GPU (index or UUID); repeat the option for several. [default: the GPUs visible to CUDA]",
+    help="Measure this GPU (index or UUID); repeat the option for several GPUs. [default: the GPUs visible to CUDA]",
 )
 @click.option(
     "--idle",
@@ -150,7 +151,7 @@ def record(
 
     The command runs unchanged. Its energy and its status are saved as one raw result, even if the command fails or a
     signal ends it. The exit status is the exit status of the command. If the command calls record() itself, both
-    experiments count the same energy: measure with one of them.
+    experiments count the same energy: use either this command or record().
     """
     if not command:
         raise click.UsageError("Give the command to measure after --, for example: record -- python benchmark.py")

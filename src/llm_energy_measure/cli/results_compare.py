@@ -100,12 +100,17 @@ Exit status:
     "--margin", metavar="PERCENT", callback=_margin, default="3%", show_default=True, help="Ignore smaller changes."
 )
 @click.option(
-    "--block", metavar="COLUMN", help="Pair the runs by date, host or tag.KEY, if at least three blocks are common."
+    "--block",
+    metavar="COLUMN",
+    help="Pair the runs by date, host or tag.KEY, if at least three values of this column occur on both sides.",
 )
 @click.option("--vary", metavar="FIELD,...", callback=_names, help="Allow these fields to differ between the sides.")
 @click.option("--ignore", metavar="KEY,...", callback=_names, help="Do not separate the runs by these keys or facts.")
 @click.option(
-    "--fail-on", metavar="CONDITION,...", callback=_fail_on, help="Exit with status 3 on worse, undecided, confounded."
+    "--fail-on",
+    metavar="CONDITION,...",
+    callback=_fail_on,
+    help="Exit with status 3 if a row meets one of these conditions: worse, undecided, confounded.",
 )
 @click.option(
     "--format",
@@ -144,7 +149,7 @@ def compare_results(
     reader = _Reader(where, kind)
     if by is not None:
         if base is None or selections:
-            raise click.UsageError("--by COLUMN needs --base VALUE, and neither BASE nor CAND.")
+            raise click.UsageError("--by COLUMN needs --base VALUE, and cannot be used with BASE and CAND.")
         base_side, candidates = _sides_by(by, base, reader)
     elif len(selections) < 2 or base is not None:
         raise click.UsageError("Give BASE and CAND, or --by COLUMN with --base VALUE.")
@@ -187,7 +192,7 @@ class _Reader(NamedTuple):
     kind: energies.EnergyKind
 
     def read(self, directory: str | None = None, condition: str | None = None) -> list[Observation]:
-        """Return the runs of a directory that match `--where` and `condition`. None is the results directory of -o."""
+        """Return the runs of `directory`, by default the one of -o, that match `--where` and `condition`."""
         conditions = [f"({text})" for text in (self.where, condition) if text is not None]
         try:
             return read_observations(
@@ -204,7 +209,9 @@ class _Reader(NamedTuple):
             found = f"{error.found}; {error.advice}"
             if _NAME.fullmatch(condition):
                 is_path = "/" in condition
-                advice = "give an existing one" if is_path else f'to select an experiment, write "id = {condition}"'
+                advice = (
+                    "give an existing directory" if is_path else f'to select an experiment, write "id = {condition}"'
+                )
                 found = f"there is no directory with this name; {advice}"
             message = f"{condition!r} is neither a directory nor a condition: {found}"
             raise click.BadParameter(message, param_hint="BASE or CAND") from error
@@ -222,7 +229,7 @@ def _sides_by(by: str, base: str, reader: _Reader) -> tuple[Selection, list[Sele
 
 
 def _selection(text: str, reader: _Reader) -> Selection:
-    """Return the runs of the directory `text`. If there is no such directory, `text` is a condition."""
+    """Return the runs of the directory `text`. If `text` is not a directory, it is read as a condition."""
     # Path.is_dir raises an error for a long condition, because no file name is that long.
     if os.path.isdir(text):  # noqa: PTH112 - see above
         return Selection(text, reader.read(directory=text))

@@ -54,7 +54,9 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
 @click.option("--aggregate", "with_aggregation", is_flag=True, help="Aggregate pending and stale experiments first.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to the row of each experiment.")
 @click.option(
-    "--unit", type=click.Choice(list(ENERGY_UNITS)), help="Unit of energies in LaTeX and Markdown, also per token."
+    "--unit",
+    type=click.Choice(list(ENERGY_UNITS)),
+    help="Unit of energies and energies per token in LaTeX and Markdown.",
 )
 @click.option(
     "--energy",

@@ -42,14 +42,14 @@ _GROUP_HEADERS = (
     ("lower bounds", "right"),
 )
 
-# Figure of a group by title of the table of groups: (for attributed energies, for plain sums).
+# The figure of a group by which `--sort TITLE` sorts: (with attributed energies, with plain sums).
 _GROUP_TITLES = {
     "energy": ("attributed_high_j", "total_energy_j"),
     **dict.fromkeys(("efficiency", "tokens/j"), ("attributed_tokens_per_joule", "tokens_per_joule")),
     "without energy": ("unknown_energy", "unknown_energy"),
     "lower bounds": ("lower_bounds", "lower_bounds"),
 }
-# Names for which --columns shows the cells of the default table, and the title of the column in the default table.
+# Names with which --columns shows a column of the default table, and the title of this column.
 _TITLES = {"energy": "energy", "efficiency": "tokens/J", "tokens/j": "tokens/J"}
 
 
@@ -137,7 +137,9 @@ case. The exit status is 1 if a file can't be read.
     help="Show these columns instead of the default columns.",
 )
 @click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
-@click.option("--refresh", is_flag=True, help="Scan all experiments for changed files, even more than 2,000.")
+@click.option(
+    "--refresh", is_flag=True, help="Scan all experiments for changed files, even if there are more than 2,000."
+)
 @energies.energy_option
 @energies.unit_option
 @options.rehash_option
@@ -185,7 +187,8 @@ def list_results(
             groups=len(groups) if grouped else None,
         )
 
-    # The number of pending experiments, and the name of a key of any configuration, need all experiments.
+    # The message without --all counts all pending experiments. A name config.KEY can be the end of any key of any
+    # configuration. Both need the rows of all experiments.
     names = [*columns, *shown_columns, order or ""]
     needed = query.ids() if with_pending and not any(map(is_config, names)) else None
     listing = query_catalogue(

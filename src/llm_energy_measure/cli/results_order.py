@@ -51,10 +51,10 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
 
     Each block runs each command once, in a random order. A slow change of the machine, such as its temperature, then
     affects all commands equally. Each line of a block runs its command with 'llm-energy-measure record' (with -o DIR,
-    if given). The line records the name as 'config' and tags the result with the block. To compare the runs: 'results
-    compare "config = b1" "config = b4" --block tag.block --metric energy'. If a command records its own result, write
-    {id} in the command: each line then has the experiment id in this place. The ids of repeats end in _c0, _c1, and so
-    on.
+    if given). The line records NAME in the column config and the number of the block in the tag block. To compare the
+    runs: 'results compare "config = b1" "config = b4" --block tag.block --metric energy'. If a command records its own
+    result, write {id} in the command: each line then has the experiment id in this place. The ids of repeats end in
+    _c0, _c1, and so on.
     """
     commands: dict[str, str] = {}
     for text in configurations:
@@ -79,8 +79,8 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
 def _named(text: str) -> tuple[str, str]:
     """Return the name and the command of an argument `NAME=COMMAND`.
 
-    Without `NAME=`, the name of a command without spaces is its file name without suffix. The name of another command
-    is its text, with `_` for special characters.
+    If `NAME=` is missing, the name is the text of the command; if the command has no spaces, the name is its file name
+    without suffix. Special characters in this name become `_`.
     """
     if match := _NAMED.fullmatch(text):
         return match[1], match[2]

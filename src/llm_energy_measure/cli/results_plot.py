@@ -56,7 +56,12 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> S
     show_default=True,
     help="Value on the second axis.",
 )
-@click.option("--by", metavar="NAME", type=options.Text(), help="Give each value of config.KEY, tag.KEY, ... a colour.")
+@click.option(
+    "--by",
+    metavar="NAME",
+    type=options.Text(),
+    help="Draw each value of config.KEY, tag.KEY or another fact in its own colour.",
+)
 @click.option("--facet", metavar="NAME", type=options.Text(), help="Draw one panel for each value of this fact.")
 @click.option(
     "--kind", "form", type=click.Choice(KINDS), default="points", show_default=True, help="Draw this kind of figure."

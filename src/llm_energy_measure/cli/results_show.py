@@ -117,8 +117,8 @@ def _print_power(repository: FileSystemRepository, experiment: str, raw_results:
     found = figure_of_processes(repository, experiment, raw_results, with_energy=False)
     if found is None:
         terminal.info(
-            f"{experiment} has no power samples; 'llm-energy-measure record --samples' records those of a sensor, "
-            "and 'llm-energy-measure import FILE --join LOG' stores those of a power log"
+            f"{experiment} has no power samples; 'llm-energy-measure record --samples' records the samples of a "
+            "sensor, and 'llm-energy-measure import FILE --join LOG' stores the samples of a power log"
         )
         return
     terminal.print_line("")
@@ -364,7 +364,7 @@ def _plain_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[str
 
 def _provenance(aggregated: AggregatedResult) -> str:
     """Return the provenances and scopes of the processes, for example `modelled (scope process)`."""
-    # If another process reads the sensor of a process, this process has no energy and no provenance.
+    # A process whose sensor is read by another process has no energy and no provenance.
     measured = [
         process.energy_metrics for process in aggregated.process_results if process.energy_metrics.total_energy_j
     ]

@@ -29,7 +29,11 @@ from llm_energy_measure.storage.base import StorePath
     )
 )
 @click.argument("other", metavar="URL", type=options.PathName())
-@click.option("--rehash", is_flag=True, help="Compare the content of all experiments, even if no listing has changed.")
+@click.option(
+    "--rehash",
+    is_flag=True,
+    help="Compare the content of all experiments, even if no name, size, mtime or ETag of a file has changed.",
+)
 @options.shared_options
 @streams.finish_work
 def sync(*, other: str, rehash: bool) -> None:

@@ -72,10 +72,9 @@ def verify(
     For one experiment, the output has the verdict (see 'results list --help'), the plain sum over processes, the
     attributed energy, which counts each joule once, and all errors and warnings. For several experiments, the output
     has the number of experiments per code, the errors, the experiments without a result, and the experiments that
-    counted the same joules. With -q, the output has
-    only the errors. -v also prints all findings of each experiment. The command writes no file. The verdicts pending,
-    partial and interrupted are no errors. With --shard, only experiments of one shard are compared with each other.
-    docs/reference/checks.md explains codes and severities.
+    counted the same joules. With -q, the output has only the errors. -v also prints all findings of each experiment.
+    The command writes no file. The verdicts pending, partial and interrupted do not count as errors. With --shard, only
+    experiments of one shard are compared with each other. docs/reference/checks.md explains codes and severities.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments, where=where)
     options.require_all_for(all_experiments=all_experiments, shard=shard, executor=executor)
@@ -127,7 +126,10 @@ def _reported(experiment: VerifiedExperiment) -> set[tuple[str, Severity]]:
 
 
 def _print_experiment(experiment: VerifiedExperiment) -> None:
-    """Print the verdict and both energies in one line, each error and warning, and the codes of the other findings."""
+    """Print the verdict, the plain sum and the attributed energy in one line.
+
+    The next lines have each error and warning, and the codes of the other findings.
+    """
     terminal.print_text(_headline(experiment))
     for line in _lines(experiment, "error", "warning"):
         terminal.print_text(line)
@@ -199,7 +201,7 @@ def _text(finding: Finding) -> str:
 
 
 def _print_details(experiment: VerifiedExperiment, *severities: Severity) -> None:
-    """With -v, print the findings of these severities, the checks without an outcome, and the passed checks."""
+    """With -v, print the findings of these severities, the checks that were not done, and the passed checks."""
     for line in _lines(experiment, *severities):
         terminal.debug(line)
     for finding in experiment.findings:

@@ -92,7 +92,8 @@ def selected(
 def _matching(repository: FileSystemRepository, where: str, names: Sequence[str], *, with_pending: bool) -> list[str]:
     """Return the ids that match a condition, in natural order.
 
-    If `names` is not empty, the caller uses only these ids. The list can then lack other ids of a bucket.
+    If `names` is not empty, the caller uses only these ids. If the results are in a bucket, the list can then lack
+    other matching ids.
     """
     # Commands without --where do not need these imports.
     from llm_energy_measure.catalogue.index import query_catalogue

@@ -93,7 +93,7 @@ class Layout:
         rows: Formatted and escaped cells.
         width: Width of the terminal. None has no limit.
         optional: Indices of the columns that are left out, in this order, until the table fits.
-        short: Shorter cells by index of their column. They replace the cells if the table does not fit.
+        short: Shorter cells by index of their column. The shorter cells are used if the table does not fit.
 
     Attributes:
         left_out: Titles of the columns that are left out.
@@ -158,7 +158,7 @@ class Layout:
         """Yield the lines of the titles (`title_lines` lines) and of the rows, without spaces at the ends of lines."""
         yield from self._wrapped(self._titles)
         if all(max(map(_width, self._columns[index]), default=0) <= self._widths[index] for index in self._kept):
-            # No cell wraps. This takes a fifth of the time of `_wrapped` for 20,000 rows.
+            # No cell wraps. For 20,000 rows, `_line` takes a fifth of the time of `_wrapped`.
             yield from map(self._line, zip(*(self._columns[index] for index in self._kept), strict=True))
             return
         for row in zip(*self._columns, strict=True):

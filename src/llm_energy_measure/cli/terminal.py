@@ -209,13 +209,13 @@ def print_table(
     short: Mapping[int, Sequence[str]] | None = None,
     fits_pipe: bool = False,
 ) -> None:
-    """Print a table on stdout that fits the terminal. If even its numbers do not fit, print each row as fields.
+    """Print a table on stdout that fits the terminal. If this is not possible, print each row as fields.
 
     Args:
         headers: Title and alignment (`left` or `right`) of each column. Columns aligned left are text.
         rows: Formatted cells. Cells and titles are escaped here.
         optional: Indices of the columns that are left out, one by one in this order, until the table fits. A message
-            names them and refers to `--json`, so the command must have that option.
+            names the omitted columns and refers to `--json`, so the command must have the option `--json`.
         short: Shorter cells by index of their column, for a terminal that is too narrow.
         fits_pipe: Use the width of stderr if stdout is a pipe and stderr is a terminal.
     """
