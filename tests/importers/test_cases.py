@@ -135,7 +135,7 @@ def test_cc_tasks_and_run() -> None:
     assert phases == pytest.approx({"load model": 25.92e3, "query model": 259.2e3})
     records, entries = read_all(CASES / "cc_tasks_and_run" / "emissions_base_r1.csv")
     assert codes(entries) == ["task_without_run"] * 2
-    assert all("which includes its energy" in (record.energy_measurement_warning or "") for record in records)
+    assert all("includes the energy of the task" in (record.energy_measurement_warning or "") for record in records)
 
 
 def test_nvsmi() -> None:

@@ -70,7 +70,7 @@ def _host(document: Document) -> str | None:
 
 
 def _devices(document: Document, notes: Notes) -> list[DeviceEnergy]:
-    """Return the energy of each GPU in the telemetry. If two endpoints report a UUID, its GPU is returned once."""
+    """Return the energy of each GPU in the telemetry. A GPU that two endpoints report is returned once."""
     devices: dict[object, DeviceEnergy] = {}
     for endpoint, gpu in _gpus(document):
         metrics = as_object(gpu.get("metrics"))
@@ -87,7 +87,8 @@ def _devices(document: Document, notes: Notes) -> list[DeviceEnergy]:
     unknown = [device for device in devices.values() if device.energy_j is None]
     if unknown and len(unknown) < len(devices):
         names = ", ".join(str(device.gpu_uuid or device.gpu_id) for device in unknown)
-        notes.warn("partial_total", f"GPU {names} has no energy, so the total is without it", is_repair=True)
+        found = f"the total does not include the GPUs without energy: {names}"
+        notes.warn("partial_total", found, is_repair=True)
     return list(devices.values())
 
 
@@ -99,7 +100,7 @@ def _energy(document: Document, notes: Notes) -> EnergyMetrics | None:
     stated = [joules for name in _TOTALS if (joules := _joules(document.get(name))) is not None]
     total_j: float | None = math.fsum(known) if known else None
     if total_j is not None and stated and not math.isclose(total_j, math.fsum(stated), rel_tol=_TOLERANCE):
-        found = f"the GPUs have {total_j:g} J, and the run states {math.fsum(stated):g} J"
+        found = f"the telemetry of the GPUs sums to {total_j:g} J, but the total of the run is {math.fsum(stated):g} J"
         notes.add("own_aggregate_differs", f"{found}; the sum over the GPUs is imported")
     provenance: Provenance | None = None
     if total_j is not None:

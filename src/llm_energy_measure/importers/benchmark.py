@@ -187,8 +187,9 @@ def _note_tokens(record: RawProcessResult, values: Mapping[str, Any], notes: Not
     """Add a note if the file has token counts, but not both input and output tokens."""
     known = [name for name in ("input_tokens", "output_tokens", "total_tokens") if values.get(name) is not None]
     if known and record.inference_metrics is None and record.status != "failed":
-        found = f"the file has {' and '.join(known)}, and a record needs input and output tokens"
-        notes.add("tokens_incomplete", f"{found}; the token counts are null, and the configuration keeps them")
+        found = f"the file has only {' and '.join(known)}, but a record needs input and output tokens"
+        found += ", so the token counts are null; the configuration of the record contains the values of the file"
+        notes.add("tokens_incomplete", found)
 
 
 def _values(benchmark: Benchmark, document: Document) -> dict[str, Any]:

@@ -78,8 +78,8 @@ VLLM = Benchmark(
 
 TENSORRT_LLM = Benchmark(
     name="trtllm",
-    looks_for="JSON objects of vLLM's fields with request_goodput: (with a colon)",
-    covers="device; on several nodes, the tool extrapolates",
+    looks_for="JSON objects with the fields of vllm and request_goodput: (the colon is part of the name)",
+    covers="device; on several nodes, extrapolated from one node",
     unknown="host, GPU, energy if the server did not count it",
     needs=_SERVE_FIELDS,
     # On several nodes, the server extrapolates the energy of its own node to all nodes. The file does not state
@@ -89,7 +89,7 @@ TENSORRT_LLM = Benchmark(
         "energy_j={energy.total_energy_j}",
         "gpu_energy_j={energy.total_energy_j}",
         "gpu_power_w={energy.total_gpu_power_w}",
-        # The server counts energy over another time than the client measures, so the duration is energy / power.
+        # The server counts energy for another length of time than the client measures. This length is energy / power.
         "duration_sec={energy.total_energy_j}/{energy.total_gpu_power_w}",
     ),
     end_pattern="%Y%m%d-%H%M%S",
@@ -102,7 +102,7 @@ VLLM_THROUGHPUT = Benchmark(
     name="vllm-throughput",
     looks_for="JSON with elapsed_time, num_requests and total_num_tokens",
     covers="device; measured, if the version has energy fields",
-    unknown="model, time of day, host; input and output tokens without energy fields",
+    unknown="model, time of day, host; input and output tokens, if the file has no energy fields",
     needs=frozenset(("elapsed_time", "num_requests", "total_num_tokens")),
     mapping=(
         "total_tokens=total_num_tokens",

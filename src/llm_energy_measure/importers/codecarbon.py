@@ -120,19 +120,19 @@ def _read_file(
             continue
         notes = Notes()
         if task:
-            found = f"the task {task!r} is a part of run {run}; do not add it to the row of the run in emissions.csv"
-            notes.warn("task_without_run", f"{found}, which includes its energy")
+            found = f"the task {task!r} is a part of run {run}; if emissions.csv has a row of the run, that row"
+            notes.warn("task_without_run", f"{found} includes the energy of the task, so do not add the two")
         record = _record(source, row, part, notes, phases.get((run, part.number if part else 0)))
         if other := file.overlapping.get(row.line):
-            found = f"the run in {other} measured the same machine at the same time, so both may contain its energy"
-            advice = "if they are processes of one experiment, group them by a column that only they share"
+            found = f"the run in {other} measured this machine at the same time, so both may contain the same energy"
+            advice = "if they are processes of one experiment, group by a column in which only they have equal cells"
             notes.add("overlaps_run", f"{found}; {advice}, such as --group-by project_name --host NAME")
         if process is None:
             yield report.record(source.path, record, notes, row=row.line)
             continue
         experiment_id, index, number = process
-        found = f"{number} runs measured the same machine at the same time; this is process {index}"
-        notes.add("grouped", f"{found} of experiment {experiment_id}")
+        found = f"{number} runs measured the same machine at the same time, or have equal cells in the column"
+        notes.add("grouped", f"{found} of --group-by; this is process {index} of experiment {experiment_id}")
         record = msgspec.structs.replace(record, experiment_id=experiment_id, process_index=index)
         group = waiting.setdefault(experiment_id, [])
         group.append((source, record, notes, row.line))
@@ -177,8 +177,8 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
     total = part.last.energy_kwh
     other = f"line {part.line} of the same run has {'no energy' if total is None else f'{total} kWh'}"
     if row.line in part.anomalies.unusable:
-        found = f"all energies fell below those of line {part.line}, which has the same start and a shorter duration"
-        return "counter_fell", f"{found}; the counters were reset, so the run is imported up to line {part.line}"
+        found = "an energy fell and none rose after an earlier row with the same start and a shorter duration"
+        return "counter_fell", f"{found}; the counters were reset, so line {part.line} is imported instead of this row"
     if row.line in part.anomalies.late:
         found = f"the row has {energy}, but {other}, which includes the energy of this row"
         return "out_of_order", found
@@ -223,7 +223,7 @@ def _record(
             f"all energies and powers include the PUE of {pue:g}; divide by the PUE to get the values of the machine",
         )
     if sum(phase.duration_sec or 0.0 for phase in phases or ()) > (numbers.get("duration") or math.inf) + 1.0:
-        found = f"duration is {numbers.pop('duration'):g} s, less than the sum of the tasks of the run"
+        found = f"duration is {numbers.pop('duration'):g} s, less than the sum of the durations of the tasks"
         notes.warn("no_time", f"{found}; CodeCarbon restarts the duration at each task, so start and duration are null")
     end = parse_time(cells["timestamp"])
     config = {name: typed(name, cell) for name, cell in cells.items() if cell and name not in _IN_RECORD}
@@ -283,7 +283,7 @@ def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part |
 
 
 def _note_powers(energy: EnergyMetrics, notes: Notes) -> None:
-    """Add a note if a power is far from the mean power of its component, which shows a wrong unit."""
+    """Add a note if a power and the mean power of its component differ by a factor above `_POWER_FACTOR`."""
     for name, power_w, energy_j in (
         ("cpu", energy.cpu_power_w, energy.cpu_energy_j),
         ("gpu", energy.gpu_power_w, energy.gpu_energy_j),
@@ -297,12 +297,12 @@ def _note_powers(energy: EnergyMetrics, notes: Notes) -> None:
 def _total_kwh(
     total_kwh: float | None, kwh: Mapping[str, float | None], fallen: Sequence[str], notes: Notes
 ) -> float | None:
-    """Return the total energy of a row in kWh; None if it was not measured.
+    """Return the total energy of a row in kWh; None if it is unknown.
 
     Args:
         total_kwh: `energy_consumed`; None if it is blank or damaged.
         kwh: Energy of each component; None if it is unknown.
-        fallen: Components whose energy fell within the run. `total_kwh` includes them, so it is not used.
+        fallen: Components whose energy fell within the run. If there are any, `total_kwh` is not used.
         notes: Gets a note if the total is not `total_kwh`, or is not the sum of the components.
     """
     known = [value for value in kwh.values() if value is not None]
@@ -324,7 +324,7 @@ def reads_all_boards(cells: Mapping[str, str]) -> bool:
     """True if the version and the columns of a row show that its GPU energy covers all GPUs of the machine.
 
     Since version 2.8, CodeCarbon reads only the GPUs in CUDA_VISIBLE_DEVICES. In versions 2.8.4 to 3.2.3, `gpu_count`
-    is the number of GPUs that it read. In other versions, it is the number of GPUs of the machine.
+    is the number of GPUs that CodeCarbon read. In other versions, it is the number of GPUs of the machine.
     """
     boards, _ = parse_boards(cells.get("gpu_model"))
     count = parse_number(cells.get("gpu_count", ""))
@@ -367,8 +367,8 @@ FORMAT = Format(
     read=_read,
     reads_together=True,
     covers=(
-        "host for CPU; memory is of the process in process mode; GPUs are often unknown; all unknown without "
-        "`tracking_mode`"
+        "CPU: host; memory: host, or process in the tracking mode `process`; GPUs: often unknown; without the column "
+        "`tracking_mode`, all are unknown"
     ),
     unknown="model, tokens, host name, which GPUs",
 )

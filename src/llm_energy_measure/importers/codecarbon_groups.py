@@ -28,7 +28,7 @@ class RunRow(NamedTuple):
     """The row with the energy of a run, after one start of its tracker.
 
     Attributes:
-        experiment_id: Id of the experiment of its record.
+        experiment_id: Experiment id of the record of this row.
         file: Name of the file.
         line: Line of the row.
         part: Number of earlier starts of the tracker.
@@ -125,9 +125,9 @@ def _find_groups(
 ) -> tuple[list[list[_Run]], dict[tuple[int, str], _Run]]:
     """Return the runs that are processes of one experiment, and the other runs that overlap on one machine.
 
-    Runs are processes of one experiment if they measured the same machine at the same time, and if the user gave them
-    the same experiment id or project. With `group_by`, equal cells in this column are enough. A run that several files
-    contain, such as copies of one file, counts once.
+    Runs are processes of one experiment if they measured the same machine at the same time, and have the same
+    experiment id and project. The user must have chosen at least one of these two names. With `group_by`, equal cells
+    in this column are enough. A run that several files contain, such as copies of one file, counts once.
 
     Returns:
         The groups of two or more runs, each sorted by the first rows. Then the overlaps: for the file and run id of a

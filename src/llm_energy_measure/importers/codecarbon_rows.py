@@ -160,11 +160,11 @@ def _short_row(line: int, cells: list[str], header: list[str], problem: str) -> 
     """Return a row that lacks cells: aligned with the header if only one alignment is possible, otherwise refused."""
     realigned = _realigned(cells, header)
     if realigned is not None and not _problems(realigned):
-        found = f"{problem}; only one assignment to the required columns fits the types"
+        found = f"{problem}; only one assignment of its cells to the required columns fits the types of the columns"
         return EmissionsRow(line, realigned, "realigned", found)
     if any(cells):
-        fits = "more than one assignment" if realigned is None else "no assignment"
-        problem = f"{problem}, and {fits} to the columns fits"
+        fits = "several or no assignments" if realigned is None else "no assignments"
+        problem = f"{problem}, and {fits} of its cells to the columns fit the types of the columns"
     return _refused(line, "shifted", problem, cells)
 
 
@@ -185,8 +185,8 @@ def _damaged(line: int, named: dict[str, str], problems: dict[str, tuple[str, st
 def _intact_cells(named: dict[str, str], problems: Mapping[str, tuple[str, str]]) -> dict[str, str] | None:
     """Return the cells of a damaged row whose energies are intact, with blanks in place of the damaged cells.
 
-    If one cell is damaged, the other cells are in their columns. If several cells are damaged, the row can be shifted:
-    the energies are intact only if the components sum to the total, and only the required columns are kept.
+    If one cell is damaged, the other cells are in their columns. If several cells are damaged, the row can be shifted.
+    The energies are then intact only if the components sum to the total, and only the required columns are kept.
 
     Returns:
         The cells by column; None if the energies are not intact.

@@ -55,8 +55,8 @@ class Anomalies(msgspec.Struct):
     Attributes:
         fallen: Components whose energy fell, with the line and the two energies in kWh.
         refused: Lines of later rows of the run that were refused.
-        late: Lines of rows that come after a row that includes them.
-        unusable: Lines of later rows in which all components fell.
+        late: Lines of rows that come after a row that includes their energy.
+        unusable: Lines of later rows in which at least one energy fell and no energy rose.
     """
 
     fallen: dict[str, tuple[int, float, float]] = {}
@@ -80,7 +80,7 @@ class Part(msgspec.Struct):
         last: The row that counts: the last row in time.
         machine: Cells of the columns that describe the machine. A cell is empty if the file does not state it.
         experiment_id: Id of the experiment, if the run is in no group.
-        name: Experiment id and project that the user chose; empty if both are defaults of the tool.
+        name: Experiment id and project of the run; each is empty if it is a default of CodeCarbon.
         group: Cell in the column of `--group-by`; empty if the user states no column.
         first_line: Line of the first row.
         own_anomalies: Irregular rows; None if there are none. Empty containers in each part would take half of the
@@ -186,7 +186,7 @@ def _reading(row: EmissionsRow) -> EnergyReading:
 
 
 def _part_of(reading: EnergyReading, parts: list[Part], *, has_run_id: bool) -> Part | None:
-    """Return the part of a run that a row belongs to; None if the row begins a part."""
+    """Return the part of a run that a row belongs to; None if the row begins a new part."""
     for part in parts:
         if _is_same_start(reading, part.last):
             return part
@@ -209,7 +209,7 @@ def _is_same_start(one: EnergyReading, other: EnergyReading) -> bool:
 
 
 def is_before(one: datetime, other: datetime) -> bool:
-    """Return True if a time is clearly earlier than another. False if only one of them has a time zone."""
+    """Return True if `one` is more than `_SAME_START_SEC` before `other`. False if only one of them has a time zone."""
     return (one.tzinfo is None) == (other.tzinfo is None) and (other - one).total_seconds() > _SAME_START_SEC
 
 

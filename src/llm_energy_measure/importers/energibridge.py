@@ -87,7 +87,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     names = _columns(source.header)
     times, values = _series(source, names, notes)
     if len(times) < 2:
-        raise RefusedInputError("no_measurement", "the log has one reading; an energy needs two")
+        raise RefusedInputError("no_measurement", "the log has fewer than two different times; an energy needs two")
     edges = [None if edge is None else _seconds(edge) for edge in (options.window_start, options.window_end)]
     start, end = (times[0] if edges[0] is None else edges[0]), (times[-1] if edges[1] is None else edges[1])
     if not times[0] <= start < end <= times[-1]:
@@ -129,7 +129,8 @@ def _series(source: ImportSource, names: list[str], notes: Notes) -> tuple[array
             value = parse_number(cells[position])
             column.append(value if value is not None and value >= 0 else math.nan)
     if ignored:
-        notes.repair("damaged_cells", f"{ignored} rows without a valid time were left out")
+        found = f"{ignored} rows without a valid time, or with a wrong number of cells, were left out"
+        notes.repair("damaged_cells", found)
     times, *values = mean_of_equal_times(moments, columns)
     return times, values
 

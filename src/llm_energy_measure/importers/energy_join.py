@@ -1,4 +1,4 @@
-"""Join the energy of an energy record to a run without energy that was measured at the same time.
+"""Join the energy of an energy record to a run that has no energy and was measured at the same time.
 
 Most client benchmarks measure no energy, and an energy tracker on the server measures no requests. A run gets the
 energy of the only energy record with the same start and end. From a power log, a run gets the energy between the start
@@ -26,7 +26,7 @@ _JOINED = "joined"
 
 _TOLERANCE_SEC = 2.0
 _RELATIVE_TOLERANCE = 0.05
-"""Two runs match if their starts and their ends differ by at most 5 % of the duration, or by at most two seconds."""
+"""A run matches an energy record if both their starts and their ends differ by at most 2 s, or 5 % of the duration."""
 
 
 class EnergySource(NamedTuple):
@@ -81,7 +81,7 @@ class EnergyJoin:
         source, span = self._sources[number], self._span_of(record)
         if other := self._other_run(number, record, span):
             found = f"the energy record {source.record.experiment_id} also matches {other} in time"
-            notes.add("energy_unjoined", f"{found}, so its energy is ambiguous; import one of the two runs")
+            notes.add("energy_unjoined", f"{found}; it is unknown which run used the energy; import only one of them")
             return record
         try:
             fields = self._fields(source, span, notes)
@@ -140,8 +140,8 @@ class EnergyJoin:
             return f"{found}; the run has no start and end, so state them with --from and --to"
         zones = [{_has_zone(source.record.timestamps), _has_zone(span)} for source in self._sources]
         if mixed := sum(both == {True, False} for both in zones):
-            found += f"; {mixed} cannot be compared, because only the record or only the run has a time zone"
-            found += "; state start and end of the run with --from and --to, in the form of the times of the log"
+            found += f"; {mixed} cannot be compared with the run, because only one of the two has a time zone"
+            found += "; state the times of the run with --from and --to, with a UTC offset only if the record has one"
         elif not matches:
             found += f"; the run lasted from {span.start.isoformat()} to {span.end.isoformat()}"
             logs = [source.record.timestamps.span for source in self._sources if source.log is not None]
@@ -169,7 +169,7 @@ def _joined_fields(record: RawProcessResult) -> dict[str, Any]:
 
 
 def _has_zone(span: Timestamps) -> bool | None:
-    """Return whether the timestamps have a time zone; None if they are unknown or differ."""
+    """Return whether the timestamps have a time zone; None if they are unknown, or only one of them has one."""
     known = {moment.tzinfo is not None for moment in (span.start, span.end) if moment is not None}
     return known.pop() if len(known) == 1 else None
 

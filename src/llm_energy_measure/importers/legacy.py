@@ -123,9 +123,7 @@ def _notes_on_components(energy: dict[str, Any]) -> list[tuple[str, str]]:
     total_kwh = energy["total_energy_kwh"]
     if len(known) < len(parts) or math.isclose(sum(known), total_kwh, rel_tol=_TOLERANCE):
         return []
-    return [
-        ("components_disagree", f"CPU, GPU and RAM energy sum to {sum(known)!r} kWh, but the total is {total_kwh!r}")
-    ]
+    return [("components_disagree", f"CPU, GPU and RAM sum to {sum(known)!r} kWh, but the total is {total_kwh!r} kWh")]
 
 
 class _Folder:
@@ -242,6 +240,6 @@ FORMAT = Format(
     read=_read,
     is_folder=True,
     part_names=rf"(.+?)_(?:{'|'.join(name for name, _ in _KINDS.values())})\.json",
-    covers="unknown: a check has to find out whether each process measured the whole host",
+    covers="unknown: the files do not state whether each process measured the whole host",
     unknown="host, GPU of a process, end of the run, metrics of processes other than 0",
 )

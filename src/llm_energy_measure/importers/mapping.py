@@ -69,8 +69,9 @@ class Expression(msgspec.Struct, frozen=True):
     Attributes:
         source: The expression as it was given.
         columns: Names of the columns that the expression needs, and paths with their braces.
-        value: Returns the value of the expression for a row of cells by column; None if the value is unknown. Only an
-            expression of one column or one quoted text returns a text. Raises ValueError if an operand is no number.
+        value: Returns the value of the expression for a row, which has its cells by column; None if the value is
+            unknown. Only an expression of one column or one quoted text returns a text. Raises ValueError if an
+            operand is no number.
     """
 
     source: str

@@ -156,11 +156,12 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     phases = _phases(run, report)
     if not phases and report.seen == seen:
         path = (run.report_file or sources[0]).path
-        report.refuse(path, "no_measurement", "no phase of the run has energy; measure it with scenario.energy=true")
+        report.refuse(path, "no_measurement", "no phase has energy; repeat the run with scenario.energy=true")
     for phase, (source, kwh) in phases.items():
         notes = Notes()
         if run.is_interrupted:
-            notes.repair("incomplete_run", "the run was interrupted before its report; this phase was measured")
+            found = "the run was interrupted before it wrote the report, but after it measured this phase"
+            notes.repair("incomplete_run", found)
         elif run.report_file is None:
             notes.add("part_unreadable", "the report cannot be read; the energy comes from CodeCarbon's file")
         own = as_number(run.codecarbon_of(phase).get("energy_consumed"))
@@ -197,7 +198,7 @@ def _energies(values: dict[str, Any], key: str, *, is_kwh: bool = True) -> _Ener
 
 
 def _with_decode(phases: dict[str, tuple[ImportSource, _Energies]]) -> dict[str, tuple[ImportSource, _Energies]]:
-    """Return the phases without `generate`, which contains prefill and decode, if prefill is known.
+    """If `prefill` is known, return the phases without `generate`, which contains `prefill` and `decode`.
 
     If `decode` is missing, `generate` minus `prefill` is added as `decode`. If an energy of `decode` would be negative,
     the phases are returned unchanged.
@@ -288,7 +289,7 @@ def _versions(environment: dict[str, Any], backend: dict[str, Any]) -> dict[str,
 
 FORMAT = Format(
     name=TOOL,
-    looks_for="a folder with a JSON file of CodeCarbon's fields, or of phases (prefill, decode, ...) with energy",
+    looks_for="a folder with JSON that has CodeCarbon's fields, or phases (prefill, decode, ...) with energy",
     recognises=lambda source: _kind(source) is not None,
     read=_read,
     is_folder=True,

@@ -152,7 +152,7 @@ def _reading(sensor: Tree) -> SensorReading | None:
 def _counter_energy(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[float | None, int | None]:
     """Return the energy of a counter in joules and the number of its wraps.
 
-    Both are None if the counter decreased, and its range is unknown or less than its value.
+    Both are None if the counter decreased, and its range is unknown or less than the value before the decrease.
     """
     total, wraps = 0.0, 0
     for (_, before), (_, after) in itertools.pairwise(samples):
@@ -186,7 +186,7 @@ def _sensors_of_total(sensors: list[SensorReading], of_node: list[SensorReading]
         found = f"{of_node[0].instance} measured the whole node, so the total is the energy of this sensor alone"
         notes.add("components_disagree", found)
         return of_node
-    found = f"the total is null, because the energy of {names} may be contained in that of the other sensors"
+    found = f"the total is null, because {names} may measure energy that another sensor also measures"
     notes.add("no_energy", found)
     return []
 
@@ -268,6 +268,6 @@ FORMAT = Format(
     looks_for="JSON with id, type, metrics and nodes, or HDF5",
     recognises=lambda source: source.start.startswith(_HDF5) or set(source.fields) >= _FIELDS,
     read=_read,
-    covers="host, each once; the file names the sensors, and GPUs are devices",
-    unknown="model, tokens, start of a run among several",
+    covers="host: one record per host and run, with all sensors; GPUs are devices",
+    unknown="model, tokens, start of each run if there are several runs",
 )

@@ -83,11 +83,11 @@ class _Converter:
         if not isinstance(found, h5py.Dataset) or len(found.shape) != 1 or found.dtype.itemsize > _MAX_SAMPLE_BYTES:
             return [], {}
         if found.is_virtual or found.external:
-            raise RefusedInputError("not_a_file", f"{name} is stored in another file; export it into one file")
+            raise RefusedInputError("not_a_file", f"{name} is stored in another file; export all data into one file")
         self.samples += found.shape[0]
         # HDF5 unpacks whole chunks, and a chunk can be larger than the dataset.
         if self.samples > _MAX_SAMPLES or math.prod(found.chunks or ()) > _MAX_SAMPLES:
-            found = f"it has more than {_MAX_SAMPLES} samples or larger chunks"
+            found = f"it has more than {_MAX_SAMPLES} samples, or a chunk for more than {_MAX_SAMPLES} samples"
             raise RefusedInputError("too_large", f"{found}; split the file")
         return found[()].tolist(), _attributes(found)
 

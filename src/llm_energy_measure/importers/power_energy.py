@@ -113,10 +113,10 @@ def _energy_of(
             return found
         message = f"the energy counter of {what} fell: it wrapped or was reset"
         if trace is None:
-            message += ", so its energy is null and the total is without it"
+            message += ", so the energy of this GPU is null and not in the total"
             notes.warn("counter_fell", message, is_repair=True)
             return found
-        notes.add("counter_fell", f"{message}, so its energy is the integral of its power")
+        notes.add("counter_fell", f"{message}, so the energy of this GPU is the integral of its power")
     if trace is None:
         raise RefusedInputError("no_measurement", f"{what} has no power")
     start, end = window or (trace.times[0], trace.times[-1])

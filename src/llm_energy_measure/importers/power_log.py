@@ -2,7 +2,8 @@
 
 Most logs contain no energy. The energy of each device is the integral of its power by the trapezoidal rule, between the
 first and the last sample or in a window. If the log has an energy counter, the energy is the increase of the counter.
-A missing sample never counts as 0. In a long gap, the power is interpolated, and the record has a warning.
+A missing sample never counts as 0. In a gap, the power is interpolated, and the record has a warning; a gap is longer
+than `GAP_SEC` and than `GAP_FACTOR` times the median interval.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
         notes = Notes()
         if ignored.number:
             lines = f"line {ignored.first}" if ignored.number == 1 else f"{ignored.number} lines from {ignored.first}"
-            notes.repair("damaged_cells", f"rows without a valid time or power were left out ({lines})")
+            found = "rows without a valid time or power, or with a wrong number of cells, were left out"
+            notes.repair("damaged_cells", f"{found} ({lines})")
         span, energy = _measured(log, devices, options, notes, is_host=columns.is_host)
         known = energy.devices or []
         record = imported_record(
@@ -152,7 +154,7 @@ def _measured(
         is_host=is_host,
     )
     for name in devices.keys() - {trace.device for trace in power_log.series}:
-        notes.warn("partial_total", f"GPU {name} has no power, so the total is without it", is_repair=True)
+        notes.warn("partial_total", f"GPU {name} has no power, so the total does not include this GPU", is_repair=True)
     start, end = window_of(power_log)
     start, end = (start if low is None else 0.0), (end if high is None else high - origin)
     is_stated = low is not None or high is not None

@@ -54,7 +54,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
         host: Position of the host name.
         device: Position of the GPU index, or of the UUID if there is no index.
         uuid: Position of the UUID.
-        powers: For the position of each power column, in watts: the device in the column name, or None.
+        powers: By position of each power column (in watts): the device in the name of the column, or None.
         counter: Position of a cumulative energy.
         counter_factor: Joules per unit of the counter.
         temperature: Position of the temperature of the GPU.
@@ -344,7 +344,7 @@ def stated_columns(names: Sequence[str]) -> Columns:
     """
     columns = columns_of(list(names))
     if columns is None:
-        found = f"--columns {','.join(names)} has no time and power"
+        found = f"--columns {','.join(names)} lacks a time or a power"
         raise RefusedInputError(
             "missing_field", f"{found}; use the names of --query-gpu, with timestamp and power.draw"
         )

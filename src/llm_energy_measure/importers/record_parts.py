@@ -63,7 +63,7 @@ def total_of_components(energies: Mapping[str, float | None], missing: str, note
     """
     known = {name: value for name, value in energies.items() if value is not None}
     if len(known) < 2:
-        notes.add("no_energy", f"{missing} is blank, damaged or not mapped")
+        notes.add("no_energy", f"{missing} is blank, not mapped or not usable, and fewer than two components are known")
         return None
     parts = " + ".join(known)
     if len(known) == len(energies):

@@ -121,8 +121,8 @@ def _factor(unit: str) -> float | None:
 def _factors(rows: Iterable[Mapping[str, Any]], header: Sequence[str], needed: set[str]) -> list[str]:
     """Return the columns with the settings of the runs: those with one value in all repetitions of each run.
 
-    If no run has a repetition, these are the columns before the first column that an expression uses or that CodeCarbon
-    wrote.
+    If each run has only one repetition, these are the columns in front of the first column that is in `needed` or that
+    CodeCarbon wrote.
     """
     candidates = [name for name in header if name not in {_RUN, _DONE} | needed and not name.startswith(_CODECARBON)]
     first_of_run: dict[str, array[int]] = {}  # hashes, so that a table of 100,000 runs takes little memory

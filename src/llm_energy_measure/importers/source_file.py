@@ -58,7 +58,7 @@ class ImportSource:
 
     @property
     def is_converted(self) -> bool:
-        """True for a table with semicolons, which is read with commas and decimal points."""
+        """True for a table with semicolons that was converted to commas and decimal points."""
         return self._converted is not None
 
     @property
@@ -263,6 +263,6 @@ def split_row(text: str) -> list[str] | None:
 
 
 def _skip_separator(text: str, position: int) -> int:
-    """Return the position of the next character that is not a space or a comma."""
+    """Return the position of the next character that is neither white space nor a comma."""
     match = _SEPARATOR.match(text, position)
     return position if match is None else match.end()

@@ -92,7 +92,7 @@ def _require_columns(needed: set[str], columns: list[str]) -> None:
 
 
 def _require_keys(table: Table, needed: set[str]) -> None:
-    """Refuse a table of objects if no object has one of the keys. A key that only some objects have is allowed."""
+    """Refuse a table of objects if a needed key is in none of them. A key that only some objects have is allowed."""
     missing, first = set(needed), None
     for _, _, row in table.rows():
         if isinstance(row, dict):

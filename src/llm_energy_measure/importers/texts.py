@@ -22,8 +22,9 @@ _NAMES = frozenset(
 _CREDENTIALS = frozenset(("api_key", "authorization", "headers"))
 """Names of fields with credentials of a server, as in the `input_config` of AIPerf."""
 
-# A factor of a run table can have one of these names, and a short value without spaces, such as `long`. This value is
-# kept at the top level of the configuration, where factors are stored. Under `prompt`, it is kept at every level.
+# A factor of a run table can have one of these names, and a value such as `long`. A value of up to 32 characters
+# without spaces is kept at the top level of the configuration, where factors are stored, and under `prompt` at every
+# level.
 _LABEL = re.compile(r"\S{0,32}")
 
 

@@ -62,7 +62,7 @@ def parse_time(text: str) -> datetime | None:
 
 
 def _parse_spreadsheet_time(text: str) -> datetime | None:
-    """Return the timestamp if the date begins with the year, or if its day cannot be a month."""
+    """Return the timestamp; None if the text has another form, or if day and month could be exchanged."""
     match = _SPREADSHEET_TIME.fullmatch(text.strip())
     if match is None:
         return None
