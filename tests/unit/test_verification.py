@@ -337,6 +337,22 @@ def test_component_energy_may_equal_one_of_two_sources() -> None:
     assert outcome("counter.mismatch", [record(energy={"sensors": readings})]) == "passed"
 
 
+def test_reason_names_the_board_without_a_power_limit() -> None:
+    boards = [DeviceEnergy(gpu_id=0, gpu_name="NVIDIA A40"), DeviceEnergy(gpu_id=1, gpu_name="Strange X")]
+    finding = findings(([record(gpu_name=None, energy={"devices": boards})], {}))["energy.exceeds_devices"]
+    assert isinstance(finding, Finding)
+    assert finding.reason == "the power limit of the board 'Strange X' is unknown"
+
+
+@pytest.mark.parametrize(("wraps", "words"), [(None, "no wrap was counted"), (1, "too few wraps were counted (1)")])
+def test_counter_that_went_back_has_too_few_wraps(wraps: int | None, words: str) -> None:
+    read = sensor(counter_start_j=100.0, counter_end_j=5.0, counter_range_j=50.0, wraps=wraps)
+    finding = findings(([record(energy=read)], {}))["counter.wrap"]
+    assert isinstance(finding, Finding)
+    assert words in finding.message
+    assert finding.expected == 5.0
+
+
 def test_process_that_reads_the_cpu_of_the_host_is_no_outlier() -> None:
     """The host's CPU draws more than each L4."""
     cpu = {"cpu_energy_j": 16_000.0, "total_energy_j": 18_400.0, "cpu_scope": "host", "total_scope": None}

@@ -92,12 +92,15 @@ def _problems(sensor: SensorReading) -> Iterator[tuple[str, str, float | None, f
     if start is None or end is None or counted is None:
         return
     if counted < 0:
-        if sensor.counter_range_j is None:
+        if not sensor.counter_range_j:
             message = f"went back from {joules(start)} to {joules(end)}; it was reset, so the energy is unknown"
             yield "counter.reset", message, start, end
         else:
-            message = f"went back from {joules(start)} to {joules(end)}; it wrapped, but no wrap was counted"
-            yield "counter.wrap", message, end - start + sensor.counter_range_j, energy_j
+            counted_wraps = (
+                "no wrap was counted" if not sensor.wraps else f"too few wraps were counted ({sensor.wraps})"
+            )
+            message = f"went back from {joules(start)} to {joules(end)}; it wrapped, but {counted_wraps}"
+            yield "counter.wrap", message, counted % sensor.counter_range_j, energy_j
         return
     if energy_j is None or abs(energy_j - counted) <= TOLERANCE * counted:
         return

@@ -182,7 +182,7 @@ def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoard
 def _limit_of(process: Process, scope: Scope | None, boards: HostBoards | None) -> tuple[float | None, str]:
     """Return the greatest power of the boards that a process read, in watts; or None, and why it is unknown."""
     if scope in ("device", "process"):
-        name = process.gpus[0].board
+        name = next((gpu.board for gpu in process.gpus if gpu.limit_w is None), None)
         board = f"the board {name!r}" if name else f"the board of process {process.index}"
         return process.boards.limit_w, f"the power limit of {board} is unknown"
     if boards is not None and boards.total_w is not None:
