@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from llm_energy_measure import load
+from llm_energy_measure.analysis.documents import ENERGY, document_of
 from llm_energy_measure.analysis.markup import latex, latex_table, markdown
+from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.exporters import Table
 from llm_energy_measure.results.store.tags import change_tags
 from tests.support import factories
 from tests.support.command import run
@@ -114,3 +117,18 @@ def test_written_latex_tables_compile(hostile: Path, tmp_path: Path) -> None:
     body = "\n\n".join(f"\\input{{{path.name}}}" for path in sorted(tmp_path.glob("*.tex")))
     assert len(re.findall("input", body)) == 5
     compiled(tmp_path, body)
+
+
+def test_note_of_a_lower_bound_is_kept_next_to_another_sign() -> None:
+    """The cell `* ≥ 9.19 kJ` has two signs."""
+    summary = ExperimentSummary(
+        experiment_id="a",
+        status="current",
+        verdict="partial",
+        attributed_energy_j=9190.0,
+        attribution_factor=2.0,
+        is_lower_bound=True,
+    )
+    document = document_of(Table(names=[ENERGY], rows=[(9190.0,)]), [summary])
+    assert document.rows == [["* ≥ 9.19"]]
+    assert [note[0] for note in document.notes] == ["*", "≥"]

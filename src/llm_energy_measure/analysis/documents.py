@@ -137,6 +137,6 @@ def _cell(value: Any, factor: float) -> str:
 
 
 def _notes(shown: Sequence[Energy]) -> Iterator[str]:
-    signs = {one.cell()[0] for one in shown}
+    signs = {character for one in shown for character in one.cell()}
     notes: Mapping[str, str] = {**NOTES, "≥": "≥ lower bound: the energy of some processes is missing"}
     yield from (note for sign, note in notes.items() if sign in signs)
