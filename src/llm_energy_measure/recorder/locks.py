@@ -247,8 +247,9 @@ class Locks:
             if number == 0:
                 return 0, None
             if number > MAX_PROCESSES:
+                files = str(self.store.path(layout.claim_key(self.folder, name, number))).removesuffix(f"{number}.json")
                 found = f"its last lock file has the number {number}, above the limit of {MAX_PROCESSES}"
-                raise RecorderError(f"cannot lock {name}", found, f"remove the files claim-{name}-*.json")
+                raise RecorderError(f"cannot lock {name}", found, f"remove {files}*.json")
             try:
                 data = self.store.get(layout.claim_key(self.folder, name, number))
                 return number, _DECODER.decode(data)

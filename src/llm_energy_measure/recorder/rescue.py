@@ -17,11 +17,14 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
 
 
-def print_line(text: str) -> None:
-    """Print a line on stderr, if stderr is open."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed
+def print_line(text: str) -> bool:
+    """Print a line on stderr. Return False if stderr is closed."""
+    try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
@@ -36,12 +39,14 @@ def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
         One sentence that says where the result is. If the fallback directory has it, the sentence also says how to copy
         it to a results directory.
     """
+    is_printed = False
     with contextlib.suppress(ValueError, TypeError):  # the record has no JSON form
-        print_line(msgspec.json.format(codec.encode_raw(record), indent=0).decode())
+        is_printed = print_line(msgspec.json.format(codec.encode_raw(record), indent=0).decode())
     given = environ.get(FALLBACK_DIR_ENV)
     try:
         folder = Path(given or tempfile.mkdtemp(prefix="llm-energy-measure-"))
         path = FileSystemRepository(folder).save_raw(record.experiment_id, record)
     except (OSError, LLMEnergyMeasureError) as error:
-        return f"the result is on stderr as one line of JSON, and not in the fallback directory ({error})"
+        where = "on stderr as one line of JSON, and not" if is_printed else "lost: it is neither on stderr nor"
+        return f"the result is {where} in the fallback directory ({error})"
     return f"the result is in {path}; copy it with 'llm-energy-measure results merge {folder}'"

@@ -10,8 +10,10 @@ import pytest
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.exceptions import StorageError
+from llm_energy_measure.recorder.rescue import rescue
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.storage.local import LocalStore
+from tests.support import factories
 from tests.support.recordings import BlockError, make_recording
 
 if TYPE_CHECKING:
@@ -69,6 +71,13 @@ def test_result_is_on_stderr_if_the_fallback_fails_too(
     with pytest.raises(StorageError, match="on stderr as one line of JSON, and not in the fallback directory"), run:
         pass
     assert msgspec.json.decode(capsys.readouterr().err, type=RawProcessResult) == run.result
+
+
+def test_result_that_no_place_accepts_is_called_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spare").write_text("a file")
+    monkeypatch.setattr("sys.stderr", None)
+    message = rescue(factories.raw(), {"LLM_ENERGY_MEASURE_FALLBACK_DIR": str(tmp_path / "spare")})
+    assert message.startswith("the result is lost: it is neither on stderr nor in the fallback directory (")
 
 
 def test_exception_of_the_block_names_the_fallback(tmp_path: Path, clock: ManualClock) -> None:
