@@ -331,6 +331,22 @@ def test_reset_of_all_counters_leaves_a_partial_run(tmp_path: Path) -> None:
     assert (record.status, record.energy_metrics.total_energy_j) == ("partial", KWH)
 
 
+def test_energy_before_a_reset_is_missing_if_the_counters_rise_again(tmp_path: Path) -> None:
+    parts = ("cpu_energy", "gpu_energy", "ram_energy")
+    reset = {**dict.fromkeys(parts, "0.1"), "energy_consumed": "0.3", "duration": "30.0"}
+    risen = {**dict.fromkeys(parts, "2.0"), "energy_consumed": "6.0", "duration": "60.0"}
+    times = ("2026-01-24T14:31:55", "2026-01-24T14:32:25")
+    rows = [line(timestamp=time, **changes) for time, changes in zip(times, (reset, risen), strict=True)]
+    [record], entries = import_lines(tmp_path, ",".join(LATEST), line(), *rows)
+    assert outcomes(entries) == [
+        (2, "refused", "cumulative"),
+        (3, "refused", "counter_fell"),
+        (4, "kept", "counter_fell"),
+    ]
+    assert (record.status, record.energy_metrics.total_energy_j) == ("partial", 6 * KWH)
+    assert "the energy before line 3 is missing" in (record.energy_measurement_warning or "")
+
+
 def test_rounded_total_does_not_contradict_its_components(tmp_path: Path) -> None:
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(energy_consumed="1.00005"))
     assert (entry.code, record.energy_measurement_warning) == ("components_rounded", None)

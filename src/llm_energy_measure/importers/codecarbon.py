@@ -192,6 +192,9 @@ def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
     if part.number:
         found = f"the tracker started again with the same run id; part {part.number + 1} of the run"
         notes.repair("restart", f"{found} has {row.cells['energy_consumed']} kWh")
+    if (reset := part.anomalies.reset_before(row.line)) is not None:
+        found = f"the counters were reset in line {reset} and rose above the earlier energies later"
+        notes.warn("counter_fell", f"{found}, so the energy before line {reset} is missing")
     for name, (line, before, after) in part.anomalies.fallen.items():
         found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
         notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so this energy is null", is_repair=True)
@@ -233,7 +236,9 @@ def _record(
         config |= {"timestamp": cells["timestamp"]} if cells["timestamp"] else {}
     energy = _energy(row, numbers, part, notes)
     _note_powers(energy, notes)
-    is_partial = part is not None and bool(part.anomalies.lost_after(row.line))
+    is_partial = part is not None and (
+        bool(part.anomalies.lost_after(row.line)) or part.anomalies.reset_before(row.line) is not None
+    )
     return imported_record(
         experiment_id_of(cells, part.number if part else 0),
         gpu_name=board,

@@ -64,6 +64,10 @@ class Anomalies(msgspec.Struct):
     late: set[int] = set()
     unusable: set[int] = set()
 
+    def reset_before(self, line: int) -> int | None:
+        """Return the first row before `line` in which the counters were reset; None if there is none."""
+        return min((one for one in self.unusable if one < line), default=None)
+
     def lost_after(self, line: int) -> list[int]:
         """Return the lines of refused and unusable rows after `line`, sorted."""
         return sorted(one for one in {*self.refused, *self.unusable} if one > line)
