@@ -158,6 +158,13 @@ def test_environment_has_that_of_the_records(tmp_path: Path) -> None:
     assert known == {"python_version": "3.13.1", "gpu_driver": "580.65"}
 
 
+def test_unsafe_suffix_of_the_citation_file_is_named(results: Path, tmp_path: Path) -> None:
+    citation = tmp_path / "cite.c f"
+    citation.write_text("cff-version: 1.2.0\n")
+    with pytest.raises(ConfigurationError, match=r"data/CITATION\.c f: .*; rename .*cite\.c f$"):
+        created(results, tmp_path / "a.zip", citation=citation)
+
+
 def test_licence_and_citation_are_in_metadata_and_readme(results: Path, tmp_path: Path) -> None:
     citation = tmp_path / "my.cff"
     citation.write_text("cff-version: 1.2.0\n")

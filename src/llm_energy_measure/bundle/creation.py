@@ -127,6 +127,8 @@ def create_bundle(
     except BundleError as error:
         found = f"{error.name}: {error.reason}"
         advice = "copy the experiment under another id with 'llm-energy-measure results merge --prefix'"
+        if options.citation is not None and error.name == f"data/{_citation_name(options.citation)}":
+            advice = f"rename {options.citation}"
         raise ConfigurationError(f"cannot create {target}", found, advice) from error
     except OSError as error:
         if isinstance(error, ConfigurationError):

@@ -136,8 +136,11 @@ class ZipSource:
         directory = _Directory(count, size, offset)
         if offset + size > position or count * CENTRAL.size > size:
             raise refuse("zip.damaged", None, "the central directory does not fit into the file")
-        if count > _MAX_ENTRIES or size > _MAX_DIRECTORY_BYTES:
+        if count > _MAX_ENTRIES:
             raise refuse("zip.size", None, f"it has {count:,} entries; the limit is {_MAX_ENTRIES:,}")
+        if size > _MAX_DIRECTORY_BYTES:
+            too_large = f"its central directory has {size:,} bytes; the limit is {_MAX_DIRECTORY_BYTES:,}"
+            raise refuse("zip.size", None, too_large)
         if offset + size < position:
             raise refuse("zip.gap", None, "the archive has bytes after its central directory")
         found = self._bytes_at(position, self._length - position)
