@@ -57,7 +57,9 @@ def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Conn
         database.close()
         if path is not None:
             remove(path)
-    raise sqlite3.OperationalError("another process rebuilds the catalogue in another format version")
+    error = sqlite3.OperationalError("another process rebuilds the catalogue in another format version")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY  # the file is not damaged
+    raise error
 
 
 def format_version() -> int:
