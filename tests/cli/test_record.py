@@ -322,6 +322,7 @@ def test_doctor_says_how_to_use_a_source_that_is_no_default(tmp_path: Path, monk
 def test_doctor_says_that_a_directory_is_not_checked(tmp_path: Path) -> None:
     for place in (str(tmp_path), f"file://{tmp_path}"):
         assert f"{place}: a directory; only buckets are checked\n" in run("-o", place, "doctor").err
+    assert "missing: the directory does not exist; only buckets are checked\n" in run("-o", "missing", "doctor").err
     assert "only buckets are checked" not in run("doctor").err
 
 

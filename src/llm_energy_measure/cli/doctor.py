@@ -49,9 +49,10 @@ def _is_safe_place(place: str | None) -> bool:
 
     if place is None:
         return True
-    store = FileSystemRepository(place).store
+    repository = FileSystemRepository(place)
+    store = repository.store
     if store.supports_paths:
-        terminal.info(f"{place}: a directory; only buckets are checked")
+        terminal.info(f"{place}: {repository.missing_reason() or 'a directory'}; only buckets are checked")
         return True
     try:
         store.require_safe_writes()

@@ -308,7 +308,7 @@ def usage_errors(option: str) -> Iterator[None]:
 def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool, where: str | None = None) -> None:
     """Raise `click.UsageError` if the command line has both `--all` and a selection (ids or `--where`), or neither."""
     if all_experiments == (bool(ids) or where is not None):
-        raise click.UsageError("Give either experiment ids or --all.")
+        raise click.UsageError(f"Give either {'experiment ids' if where is None else '--where'} or --all.")
 
 
 def names_of(text: str | None) -> list[str]:
