@@ -98,7 +98,8 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     type=options.Text(),
     multiple=True,
     callback=lambda _context, _parameter, ids: ids or None,
-    help="Measure this GPU (index or UUID); repeat the option for several GPUs. [default: the GPUs visible to CUDA]",
+    help="Measure this GPU (index or UUID); repeat the option for several GPUs. [default: the GPUs visible to CUDA; "
+    "with several processes per host, the GPU of the local rank]",
 )
 @click.option(
     "--idle",
