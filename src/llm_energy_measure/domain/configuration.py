@@ -68,8 +68,8 @@ def is_ignored(key: str, sections: Collection[str] = ()) -> bool:
 
     Args:
         key: The dotted key.
-        sections: Names of further top-level objects to ignore. An importer stores the source fields that
-            no record field represents in an object with the name of the tool. These source fields contain measurements.
+        sections: Names of further top-level objects to ignore. An importer stores further fields of its source file in
+            an object with the name of the tool. These fields can contain measurements.
 
     Example:
         >>> is_ignored("prompt_source.seed"), is_ignored("decoder.top_k"), is_ignored("zeus.t", ["zeus"])

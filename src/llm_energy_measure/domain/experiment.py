@@ -44,7 +44,7 @@ Status = Literal["completed", "failed", "interrupted", "partial"]
 
 AttributionStatus = Literal["exact", "estimated", "undetermined"]
 """How precisely the attributed energy is known. `exact`: recorded facts determine it. `estimated`: one energy is given,
-and `attribution_basis` names the reasons. `undetermined`: only bounds are known."""
+and `attribution_basis` names the reasons. `undetermined`: no energy is known, at most bounds."""
 
 Integrity = Literal["sealed", "unsealed", "altered"]
 """Whether a stored aggregate agrees with the digest in its file; `unsealed` if the file has no digest."""

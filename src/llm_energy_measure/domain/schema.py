@@ -110,7 +110,7 @@ def find_non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def timestamp_problems(record: RawProcessResult) -> list[str]:
-    """Return one sentence for each problem of a time span: end before start, duration below 0, or one UTC offset.
+    """Return one sentence for each problem of a time span: end before start, duration below 0, or only one UTC offset.
 
     A new record with such timestamps is refused. An existing file still loads, because its energy remains valid.
     """

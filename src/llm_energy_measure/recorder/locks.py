@@ -143,7 +143,7 @@ class Locks:
         return None if is_ours else owner
 
     def _acquire(self, name: str) -> tuple[bool, LockOwner | None]:
-        """Try to get a lock. Return whether this succeeded, and the owner of the last lock file before the call."""
+        """Try to get a lock. Return whether this succeeded, and the owner of the last lock file of another process."""
         while True:
             number, last = self._last(name)
             if last is not None and not last.is_dead(self.owner):
@@ -217,7 +217,7 @@ class Locks:
         return taken
 
     def _ended_since(self, process_index: int) -> list[int]:
-        """Return this rank, and each rank whose result is not older than the result of this rank."""
+        """Return `process_index`, and each other rank whose result is not older than that of `process_index`."""
         results = {
             index: entry.mtime_sec
             for entry in self.store.list(layout.raw_folder(self.folder))

@@ -43,7 +43,7 @@ class Options(Struct, kw_only=True, frozen=True):
 
 
 def check_options(experiment_id: str, given: Mapping[str, Any]) -> Options:
-    """Check the given arguments and return them as options. Raises `ConfigurationError` for a wrong value."""
+    """Check the options among the given arguments, and return them. Raises `ConfigurationError` for a wrong value."""
     doing = f"cannot record {experiment_id!r}"
     options = {name: given[name] for name in Options.__struct_fields__}
     for name in ("model_name", "config_name", "backend", "backend_version", "host"):

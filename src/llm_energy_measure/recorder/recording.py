@@ -67,8 +67,9 @@ class Recording:
         gpus: Indices or UUIDs of the GPUs of this process. [default: all visible GPUs; if the host has several
             processes and at least as many GPUs are visible to each, only the GPU of the local rank]
         idle_sec: How long to measure idle power before and after the block, in seconds.
-        interval_sec: Time between two readings of the sensors, in seconds; None to read only at the start and the end
-            of the block. Sensors of power are read five times as often.
+        interval_sec: Time between two readings of the sensors, in seconds; None to read them only when the energy is
+            needed, for example at the start and the end of the block and of each phase. Sensors of power are read five
+            times as often.
         checkpoint_sec: Time between two checkpoints, in seconds; None for no checkpoints.
         samples: Whether to store power, temperature, clock and throttle reasons over time, in
             `samples-process_<i>.csv.gz`.

@@ -36,8 +36,8 @@ def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
             folder in the directory for temporary files.
 
     Returns:
-        One sentence that says where the result is. If the fallback directory has it, the sentence also says how to copy
-        it to a results directory.
+        One sentence that says where the result is, or that it is lost. If the fallback directory has the result, the
+        sentence also says how to copy it to a results directory.
     """
     is_printed = False
     with contextlib.suppress(ValueError, TypeError):  # the record has no JSON form

@@ -403,7 +403,7 @@ def _warnings(verification: Verification, num_processes: int) -> list[str]:
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
     warnings = [] if of_sum is None else [_sum_warning(of_sum, verification)]
     if "completeness.missing_process" in codes:
-        codes.discard("completeness.unreadable_file")  # its message also names the unreadable files
+        codes.discard("completeness.unreadable_file")  # missing_process names these files too
     return [
         *warnings,
         *flags.flag_warnings(verification.to_store, num_processes),

@@ -180,7 +180,7 @@ class FileSystemRepository:
     def _require_still_claimed(
         self, folder: str, record: RawProcessResult, claimed: Manifest, key: str, data: bytes
     ) -> None:
-        """Delete the new result and raise if the folder now belongs to another experiment or attempt."""
+        """Delete the new result and raise if its attempt was archived, or if the folder has another owner now."""
         raw = self.raw_folder(folder)
         if raw.readable_manifest() == claimed or (raw.has_no_manifest() and bytes_of(self.store, key) != data):
             return  # the folder is unchanged, or the result was deleted or archived with its folder
@@ -305,7 +305,10 @@ class FileSystemRepository:
         return [self.store.path(layout.aggregated_key(self.folder_of(result.experiment_id))) for result in results]
 
     def _encoded_aggregate(self, folder: str, result: AggregatedResult) -> bytes:
-        """Return the bytes of an aggregate. Check the file to replace; copy an external, altered or unreadable one."""
+        """Return the bytes of an aggregate. Check the file to replace; keep a copy of an altered or unreadable one.
+
+        If the new aggregate has sources, also keep a copy of an external one.
+        """
         key = layout.aggregated_key(folder)
         if result.sources is not None and len(result.sources) != len(result.process_results):
             doing = f"cannot save the aggregate of {result.experiment_id!r}"

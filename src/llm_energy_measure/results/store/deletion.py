@@ -55,7 +55,7 @@ def _delete_from_bucket(store: Store, folder: str, owner: str | None) -> bool:
 
 
 def require_unused(store: Store, folder: str) -> None:
-    """Finish an interrupted deletion, so that the folder name can be used again. In a bucket, it raises an error.
+    """Finish an interrupted deletion, so that the folder name can be used again. In a bucket, raise an error instead.
 
     Raises:
         ResultExistsError: In a bucket, the deletion of the earlier experiment has not finished.
