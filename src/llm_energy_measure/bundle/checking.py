@@ -281,7 +281,7 @@ def _check_experiments(
             line = next(lines, None)
             stored = None if line is None else verdicts.decode_verdict(line, names.VERDICTS)
             if stored is None or stored.folder != snapshot.folder:
-                message = "verdicts.jsonl has no line for this experiment, or its lines are in the wrong order"
+                message = "verdicts.jsonl has no line for this experiment, or its line is too late in the file"
                 found.problems.append(Problem("verdict.missing", snapshot.folder, message))
                 return
             found.problems += _compare_verdict(snapshot, stored, found)

@@ -30,7 +30,7 @@ class StoredFile(NamedTuple):
 
 
 class Source(Protocol):
-    """The files of a bundle. No name can point outside the target folder, and no name occurs twice."""
+    """The files of a bundle. `check_name` accepts all names, and no two names are equal if case is ignored."""
 
     @property
     def others(self) -> Mapping[str, StoredFile]:

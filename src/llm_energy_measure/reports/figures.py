@@ -90,7 +90,7 @@ def read_for(
     names = [choice.x, choice.y]
     for name in names:
         require_value(name)
-    # A fact, or a configuration key that is ignored by default, separates repeats only if `by` contains it.
+    # Tags, date, host, and the configuration keys that are ignored by default separate repeats only if `by` has them.
     facts = [name for name in (choice.x, choice.by, choice.facet) if name is not None and not is_number(name)]
     return read_results(
         repository,
