@@ -325,7 +325,8 @@ def _row(
         estimate = welch_ratio(old, new, errors)
     has_no_spread = estimate is not None and min(estimate.variances) < _ROUNDING**2
     if has_no_spread:
-        warnings.append("the figures have no spread, and the resolution of the sensor is unknown: no test is possible")
+        equal = "the ratios of all blocks" if is_paired else "all figures of a side"
+        warnings.append(f"{equal} are equal, and the resolution of the sensor is unknown: no test is possible")
     row = Row(
         configuration=name,
         facts=pair.facts,
@@ -433,7 +434,7 @@ def _warnings(pair: Pair, blocks: int | None) -> list[str]:
     elif least == 2:
         found.append("two runs on a side: one unusual run can decide the verdict; record at least three")
     if blocks is not None and blocks < _FEWEST_BLOCKS:
-        found.append(f"{blocks} common blocks: the test is not paired, because pairs need at least {_FEWEST_BLOCKS}")
+        found.append(f"{blocks} common blocks: the test is not paired; a paired test needs at least {_FEWEST_BLOCKS}")
     if any(one.start is None for one in (*pair.base, *pair.new)):
         found.append("the start of a run is unknown, so the order of the runs was not checked")
     return found

@@ -56,7 +56,7 @@ class Document(Struct, frozen=True):
     Attributes:
         headers: Title with unit, and alignment of each column.
         rows: Cells.
-        notes: Explanations of the signs.
+        notes: Sentences below the table, such as explanations of the signs.
     """
 
     headers: list[tuple[str, str]]

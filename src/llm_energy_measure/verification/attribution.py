@@ -166,7 +166,8 @@ def _explained(
         return [explain(division.coarsest)]
     outer = [explain(division.coarsest), explain(division.finest)]
     least = [explain(_least_division(division, explain))] if len(division.known) > 1 else []
-    # If the coarsest and the finest division are possible, the energies of the other divisions are between theirs.
+    # If the coarsest and the finest division are possible, `least` and `outer` give the bounds, so no other division is
+    # tried.
     if all(one.is_possible for one in outer):
         return [*least, *outer]
     explained = [outer[0], *least, *(explain(hosts) for hosts in division.between), outer[1]]

@@ -15,7 +15,8 @@ _MAX_NAME = 200
 # Some tools write no separator between the models of a node: `2 x A100-PCIE-40GB2 x L4`.
 _COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
-# Words in the names of virtual and mobile boards. The table has no limits for these boards.
+# Words in the names of virtual and mobile boards. These boards have other limits than the boards without the word, and
+# the table does not have these limits.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
 
 _NVIDIA = "NVIDIA data sheet"

@@ -319,7 +319,8 @@ CHECKS: dict[str, Check] = {
     "likeness.backend": Check(
         "Processes ran different backends, or different versions of one backend.",
         "Fails if the backend or its version differs between processes.",
-        "Aggregate the processes as separate experiments, or document why different backends are valid here.",
+        "Aggregate the processes as separate experiments, or document why different backends or versions are "
+        "valid here.",
     ),
     "likeness.precision": Check(
         "Processes computed in different precisions.",

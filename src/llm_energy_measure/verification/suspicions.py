@@ -26,7 +26,7 @@ SAME_TIME = 0.1
 """Greatest relative difference between the times of experiments that counts as the same time."""
 
 GROWTH = 0.25
-"""A ratio of energies is reported if it is at least (1 - this fraction) times the ratio of the process numbers."""
+"""A ratio of energies is reported if it is at least (1 - this fraction) times the ratio of the numbers of processes."""
 
 # Settings that differ only because a sweep varies the number of processes.
 _VARIED_WITH_PROCESSES = frozenset(

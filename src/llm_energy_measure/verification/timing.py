@@ -24,7 +24,7 @@ DURATION_TOLERANCE = 0.05
 """Greatest relative difference between a duration and end - start; `CLOCK_TOLERANCE_SEC` is allowed in any case."""
 
 OFFSET_AGREEMENT = 0.1
-"""Greatest difference between equal shifts of start and end, as a fraction of the shift of the start."""
+"""Greatest difference between shifts of start and end that count as equal, as a fraction of the shift of the start."""
 
 MIN_OVERLAP = 0.5
 """Least overlap of two processes with consecutive starts that counts as concurrent, as a part of the shorter run."""
