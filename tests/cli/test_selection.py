@@ -38,7 +38,7 @@ def test_export_selects_by_glob_and_condition(results: Path, tmp_path: Path) -> 
 def test_export_suggests_the_prefix_of_a_configuration_key(tmp_path: Path) -> None:
     FileSystemRepository(tmp_path).save_raw("a", factories.raw("a", world_size=1, effective_config={"batch_size": 4}))
     run("-o", tmp_path, "aggregate", "a")
-    for name, advice in (("batch_size", "did you mean config.batch_size?"), ("zzz", "omit --columns: the header has")):
+    for name, advice in (("batch_size", "did you mean config.batch_size?"), ("zzz", "omit --columns to see all names")):
         done = run("-o", tmp_path, "results", "export", "--to", "-", "--columns", name)
         assert (done.status, advice in done.err) == (2, True), done.err
 

@@ -513,7 +513,7 @@ def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """Convert a value for Arrow: times to UTC, and integers outside signed 64 bits to None."""
+    """Convert a value for Arrow: times to UTC, and integers of more than 63 bits to None."""
     if isinstance(value, datetime):
         return to_utc(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_INT64:

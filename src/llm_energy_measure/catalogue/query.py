@@ -523,7 +523,10 @@ def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
 
 
 def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
-    """Return a comparison of a tag or configuration value with a number. A word is neither less nor greater."""
+    """Return a comparison of a tag or configuration value with a number.
+
+    A value that is not a number is neither less nor greater.
+    """
     compared = f"as_number({column.sql}) {sign} ?"
     if sign != "=":
         return Clause(compared, (*column.values, number))

@@ -70,7 +70,7 @@ def _host(document: Document) -> str | None:
 
 
 def _devices(document: Document, notes: Notes) -> list[DeviceEnergy]:
-    """Return the energy of each GPU in the telemetry. A GPU that two endpoints report is returned once."""
+    """Return the energy of each GPU in the telemetry. A GPU whose UUID two endpoints report is returned once."""
     devices: dict[object, DeviceEnergy] = {}
     for endpoint, gpu in _gpus(document):
         metrics = as_object(gpu.get("metrics"))

@@ -307,7 +307,8 @@ def _total_kwh(
     Args:
         total_kwh: `energy_consumed`; None if it is blank or damaged.
         kwh: Energy of each component; None if it is unknown.
-        fallen: Components whose energy fell within the run. If there are any, `total_kwh` is not used.
+        fallen: Components whose energy fell within the run. If there are any, `total_kwh` is not used, because it
+            includes them.
         notes: Gets a note if the total is not `total_kwh`, or is not the sum of the components.
     """
     known = [value for value in kwh.values() if value is not None]

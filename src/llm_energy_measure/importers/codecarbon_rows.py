@@ -163,8 +163,10 @@ def _short_row(line: int, cells: list[str], header: list[str], problem: str) -> 
         found = f"{problem}; only one assignment of its cells to the required columns fits the types of the columns"
         return EmissionsRow(line, realigned, "realigned", found)
     if any(cells):
-        fits = "several or no assignments" if realigned is None else "no assignments"
-        problem = f"{problem}, and {fits} of its cells to the columns fit the types of the columns"
+        found = "the only assignment of its cells to the required columns has an invalid value"
+        if realigned is None:
+            found = "either no assignment of its cells to the columns fits the types of the columns, or several do"
+        problem = f"{problem}, and {found}"
     return _refused(line, "shifted", problem, cells)
 
 

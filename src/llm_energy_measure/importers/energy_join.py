@@ -81,7 +81,7 @@ class EnergyJoin:
         source, span = self._sources[number], self._span_of(record)
         if other := self._other_run(number, record, span):
             found = f"the energy record {source.record.experiment_id} also matches {other} in time"
-            notes.add("energy_unjoined", f"{found}; it is unknown which run used the energy; import only one of them")
+            notes.add("energy_unjoined", f"{found}; it is unknown which run used the energy; import only one run")
             return record
         try:
             fields = self._fields(source, span, notes)
@@ -141,7 +141,8 @@ class EnergyJoin:
         zones = [{_has_zone(source.record.timestamps), _has_zone(span)} for source in self._sources]
         if mixed := sum(both == {True, False} for both in zones):
             found += f"; {mixed} cannot be compared with the run, because only one of the two has a time zone"
-            found += "; state the times of the run with --from and --to, with a UTC offset only if the record has one"
+            found += "; state the times of the run with --from and --to"
+            found += ", with a UTC offset only if the energy record has one"
         elif not matches:
             found += f"; the run lasted from {span.start.isoformat()} to {span.end.isoformat()}"
             logs = [source.record.timestamps.span for source in self._sources if source.log is not None]

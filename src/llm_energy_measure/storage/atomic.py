@@ -215,8 +215,8 @@ def make_folder(path: str, *, root: str | None = None) -> None:
 
     Args:
         path: The folder.
-        root: A parent folder of `path`. The names of `root` and of the existing folders between `root` and `path` are
-            made durable too, because another process may have created these folders and not synced them yet.
+        root: `path` or a parent folder of it. The names of all existing folders from `root` to `path` are made durable
+            too, because another process may have created these folders and not synced them yet.
     """
     missing, folder = [], path
     while not os.path.isdir(folder or os.curdir):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from llm_energy_measure.exceptions import UnsafePathError
 
 _NO_NAMES = frozenset({"", ".", ".."})
-_KEY_ADVICE = "use a relative path without '.', '..', empty parts, backslashes and NUL characters"
+_KEY_ADVICE = "use a relative path without empty parts, the parts '.' and '..', backslashes and NUL characters"
 
 
 class Entry(NamedTuple):
