@@ -60,7 +60,8 @@ SCAN_LIMIT = 2_000
 
 _ROWS_PER_COMMIT = 1_000
 
-# Each named experiment in a bucket takes five requests, so one listing of all objects is faster for more names.
+# In a bucket, each named experiment takes five requests. For more experiments than this, the command lists all objects,
+# which is faster.
 _MAX_NAMED = 32
 
 TICK_SEC = 2.0

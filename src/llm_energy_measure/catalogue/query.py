@@ -55,7 +55,8 @@ _BOOLEANS = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 _WORDS = ("and", "or", "not")
 _EXAMPLES = ("mJ", "J", "kJ", "MJ", "Wh", "kWh", "ms", "s", "min", "h", "W", "kW", "mJ/token", "J/token", "token/J")
 
-# The parser stack of SQLite has 100 entries, and one level of this grammar can need two levels in SQL.
+# The parser stack of SQLite has 100 entries, and one level of this grammar can need several entries. So SQLite can
+# refuse a condition with fewer levels.
 _MAX_DEPTH = 20
 
 # LIKE accepts patterns of up to 50,000 bytes, and ignores case only in ASCII.

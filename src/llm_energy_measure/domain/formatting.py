@@ -96,8 +96,8 @@ def scale(values: Iterable[float], unit: str, energy_unit: str | None = None) ->
 def mean_with_interval(mean: float | None, half_width: float | None, factor: float = 1.0) -> str:
     """Return a mean and the half-width of its interval, both divided by a factor.
 
-    The half-width has two significant digits or no decimals, and the mean has as many decimals as the half-width. The
-    mean has at most six significant digits, unless it has more digits before the point.
+    The half-width has two significant digits, or all its digits before the point if these are more. The mean has as
+    many decimals as the half-width. Both have fewer decimals if the mean would have more than six significant digits.
 
     Example:
         >>> mean_with_interval(0.06263, 0.0027, 1e-3), mean_with_interval(12.3456, None)

@@ -233,10 +233,8 @@ def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], notes:
         if lost:
             notes.add("no_energy", f"the samples of these sensors give no energy: {', '.join(lost)}")
     elif own_j is not None and not math.isclose(own_j / pue, energy.total_energy_j, rel_tol=_TOLERANCE):
-        found = (
-            f"perun's own energy is {own_j!r} J with a PUE of {pue:g}, but its samples give {energy.total_energy_j!r} J"
-        )
-        notes.add("own_aggregate_differs", found)
+        stated = f"perun states {own_j!r} J, which is {own_j / pue!r} J without its PUE of {pue:g}"
+        notes.add("own_aggregate_differs", f"{stated}, but the samples give {energy.total_energy_j!r} J")
 
 
 def _from_hdf5(source: ImportSource) -> list[Tree]:

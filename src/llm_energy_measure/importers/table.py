@@ -93,7 +93,7 @@ def _describe_duplicate(record: RawProcessResult, options: Options) -> str:
     """Return the message for a row that has the key of an earlier row, with advice how to distinguish the two rows."""
     if "experiment_id" not in options.mapping:
         # The id is a digest of the mapped values, so that a row that was copied or imported twice counts once.
-        advice = "if it is another measurement, map a column that differs, for example to start or experiment_id"
+        advice = "if this row is another measurement, map start or experiment_id to a column that differs"
         return f"an earlier row has the same values in all mapped columns and is imported; {advice}"
     advice = "map process_index or experiment_id to a column that differs"
     return f"an earlier row is process {record.process_index} of {record.experiment_id} and is imported; {advice}"

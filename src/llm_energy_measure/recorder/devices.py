@@ -64,7 +64,7 @@ def unused_devices(visible: Sequence[str], rank: ProcessRank) -> list[str]:
 
 
 def _own_index(visible: Sequence[str], rank: ProcessRank) -> int | None:
-    """Return the local rank if each process of the host has its own visible device, else None."""
+    """Return the local rank if the host has several processes, and at least one visible device for each; else None."""
     local_rank = rank.launcher.local_rank if rank.launcher is not None else None
     local_size = rank.local_world_size
     if local_rank is None or local_size is None or not local_rank < local_size:

@@ -43,7 +43,8 @@ def place_of(place: str | Path) -> Path:
         found = f"no store for the scheme {match[1]!r} exists"
         raise ConfigurationError(doing, found, "use a folder, s3://BUCKET/PREFIX, gs://... or az://...")
     if {"", ".", ".."} & set(rest.split("/")) or "?" in rest or "#" in rest:
-        raise ConfigurationError(doing, "it does not name a bucket and a prefix", f"write {scheme}://BUCKET/PREFIX")
+        found = "it contains '?' or '#', or a part between slashes that is empty, '.' or '..'"
+        raise ConfigurationError(doing, found, f"write {scheme}://BUCKET/PREFIX without these")
     return StorePath(f"{scheme}://{rest}")
 
 

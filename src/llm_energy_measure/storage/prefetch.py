@@ -26,9 +26,9 @@ _BATCH_SIZE = 8
 _MAX_BATCHES = 8
 _THREADS = 2
 
-# A folder has several files, so an item that comes from the disk makes the caller wait at least twice. After four items
-# in a row with at least two waits, the next 128 items are prefetched. Then the waits are counted again, because threads
-# make reading slower if the files are in the cache already.
+# An item is a folder with several files. If they come from the disk and not from the page cache, the caller waits at
+# least twice for the item. After four such items in a row, the next 128 items are prefetched. Then the waits are
+# counted again, because threads make reading slower if the files are in the cache already.
 _MIN_WAITS = 2
 _WAITING_ITEMS = 4
 _PREFETCHED_ITEMS = 128

@@ -221,7 +221,11 @@ def _least_division(division: Division, explain: Callable[[Hosts], Explained]) -
 
 
 def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts:
-    """Return a division into few hosts: each group of `finest` joins the first host that its readings allow."""
+    """Return a division into few hosts, made from `finest`, the division into the most hosts.
+
+    Each group of `finest` joins the first of the last `MAX_TRIED` hosts for which the readings of both are possible. If
+    there is no such host, the group becomes a new host.
+    """
     hosts: list[tuple[int, ...]] = []
     for group in finest:
         for place, own in enumerate(hosts[-MAX_TRIED:], start=max(0, len(hosts) - MAX_TRIED)):

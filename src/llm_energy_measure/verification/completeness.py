@@ -179,7 +179,8 @@ def _unfinished(evidence: Evidence) -> Finding:
         return failed(code, message, expected="completed", found="partial", processes=processes, severity="warning")
     # If one process fails, the launcher ends the others by SIGTERM, so the first failure is the cause.
     cause = min(ended, key=_rank_of_cause)
-    how = f"{cause.status}{f' ({cause.error_type})' if cause.error_type else ''}"
+    status = "failed" if cause.status == "failed" else f"was {cause.status}"
+    how = f"{status}{f' ({cause.error_type})' if cause.error_type else ''}"
     others = f"; {plural(len(ended) - 1, 'more process')} did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]
     bound = f"; the last checkpoint of process {listed(partial)} counts as a lower bound" if partial else ""

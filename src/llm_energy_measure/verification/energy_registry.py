@@ -60,8 +60,8 @@ ENERGY_CHECKS: dict[str, Check] = {
     ),
     "attribution.two_names_one_host": Check(
         "One GPU appears at the same time on two machines.",
-        "Fails if processes with different boot ids that ran at the same time name the same GPU UUID. Different host "
-        "names with one boot id are containers of one machine, which is no problem.",
+        "Fails if two processes ran at the same time, have different boot ids, and name the same GPU UUID. Processes "
+        "with different host names and one boot id ran in containers of one machine, which is no problem.",
         "Check which machine the records come from.",
         "Linux: `/proc/sys/kernel/random/boot_id` is unique per boot, and the same in all containers of a machine.",
     ),

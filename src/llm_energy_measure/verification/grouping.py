@@ -66,8 +66,8 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
             merged.append((start, end))
-    # A host's window that can be shorter than 0.9 times its run has an unknown place in the run. The window can then
-    # miss a part of an exact window.
+    # The energy window of a host reading can lie anywhere in its run if it can be shorter than 0.9 times the run. Then
+    # it may not cover the whole exact window of another reading, even if this window is inside the run.
     is_within_runs = all(
         (reading.window.shortest_sec or math.inf) < 0.9 * (reading.window.end - reading.window.start)
         for reading in hosts

@@ -141,9 +141,10 @@ def _estimate(
 ) -> float | None:
     """Return an estimate within the bounds, in joules; None if the windows don't allow one.
 
-    If the union is at most `_SHORT_UNION` times as long as some windows, the mean power of these windows is extended to
-    the union. Otherwise, the power at each instant is the mean power of the windows that contain the instant, and the
-    estimate is limited to energies within `POINT_ERROR` of both bounds. None if no energy is within this distance.
+    If the union is at most `_SHORT_UNION` times as long as some windows, the estimate is the mean power of these
+    windows times the length of the union, limited to the bounds. Otherwise, the power at each instant is the mean power
+    of the windows that contain the instant, and the estimate is limited to energies within `POINT_ERROR` of both
+    bounds. None if no energy is within this distance.
     """
     union = max(end for _, end in spans) - min(start for start, _ in spans)
     whole = [

@@ -1,7 +1,8 @@
 """The registry of all checks: what each finding code means, when the check fails, and what a user can do.
 
-To add a check, add one entry here and one function in the module of its family. The entries of the families `energy`
-and `attribution` are in `energy_registry.py`. `docs/reference/checks.md` is generated from this registry.
+To add a check, add one entry here, and to the module of its family a function whose finding the function `check_...`
+of this module yields. The entries of the families `energy` and `attribution` are in `energy_registry.py`.
+`docs/reference/checks.md` is generated from this registry.
 """
 
 from __future__ import annotations
@@ -504,7 +505,8 @@ CHECKS: dict[str, Check] = {
         "configuration and number of tokens. Reported if k times as many processes take the same time (within 10 %) "
         "and at least 0.75 k times the energy. Only `results verify` of several experiments reports it.",
         "Follow the advice for `energy.over_counted`.",
-        "More GPUs with the same work take less time.",
+        "If more GPUs share the same work, a run normally takes less time. Here only the energy grows, so several "
+        "processes may have measured the same hardware.",
         "0109 to 0112: 16.2, 43.1, 74.8, 109.9 kJ on 1 to 4 processes, all in 23 s.",
         severity="warning",
     ),
