@@ -303,8 +303,8 @@ def test_rows_with_equal_mapped_values_count_once(tmp_path: Path) -> None:
     assert [record.energy_metrics.total_energy_j for record in records] == [5.0, 6.0]
     assert codes(entries) == ["whole", "duplicate", "whole"]
     assert entries[1].message == (
-        "an earlier row has the same values in all mapped columns and is imported; if it is another measurement, map a "
-        "column that differs, for example to start or experiment_id"
+        "an earlier row has the same values in all mapped columns and is imported; if this row is another measurement, "
+        "map start or experiment_id to a column that differs"
     )
     records, entries = import_text(tmp_path, text, "model_name=model", "energy_j=j", "experiment_id=run")
     assert ([record.experiment_id for record in records], len(entries)) == (["a", "b", "c"], 3)
