@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +107,34 @@ def test_rows_without_a_gpu_and_logs_without_a_header_are_refused(tmp_path: Path
         tmp_path, "2026/04/01 10:00:00.000, 0, 300.00 W\n2026/04/01 10:00:01.000, 0, 300.00 W\n"
     )
     assert (records, codes(entries)) == ([], ["missing_field"])
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("jitter_ms", [0, 150])
+def test_rows_of_several_gpus_without_their_names_are_refused(tmp_path: Path, gpus: int, jitter_ms: int) -> None:
+    """nvidia-smi writes the row of each GPU with a time of its own, some milliseconds after the row before."""
+    shift = random.Random(gpus)
+    start = datetime(2026, 3, 1, 10)
+    queries = [start + timedelta(seconds=second, milliseconds=shift.uniform(0, jitter_ms)) for second in range(30)]
+    times = [query + timedelta(milliseconds=9 * gpu) for query in queries for gpu in range(gpus)]
+    rows = [f"{time:%Y/%m/%d %H:%M:%S.%f}, 100.00 W" for time in times]
+    records, entries = read_log(tmp_path, "\n".join(["timestamp, power.draw [W]", *rows, ""]))
+    if gpus == 1:
+        assert energies(records[0]) == [pytest.approx(100.0 * (times[-1] - times[0]).total_seconds())]
+    else:
+        assert records == []
+        assert f"the rows follow each other in groups of {gpus}, as the rows of {gpus} GPUs do" in entries[0].message
+
+
+def test_uneven_times_of_one_gpu_are_no_rows_of_several(tmp_path: Path) -> None:
+    shift = random.Random(7)
+    times, now = [], datetime(2026, 3, 1, 10)
+    for _ in range(300):
+        times.append(now)
+        now += timedelta(seconds=shift.expovariate(1.0) + 0.001)
+    rows = [f"{time:%Y/%m/%d %H:%M:%S.%f}, 100.00 W" for time in times]
+    [record], _ = read_log(tmp_path, "\n".join(["timestamp, power.draw [W]", *rows, ""]))
+    assert energies(record) == [pytest.approx(100.0 * (times[-1] - times[0]).total_seconds())]
 
 
 def test_log_whose_clock_went_back_needs_the_window_of_one_part(tmp_path: Path) -> None:

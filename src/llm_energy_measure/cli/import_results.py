@@ -234,6 +234,8 @@ class _Selected:
 class _Printer:
     """Prints one line per imported experiment: in a dry run, with -v, or if the import has only one experiment.
 
+    Prints no line with --json.
+
     Attributes:
         experiments: Number of experiments with an imported record.
     """

@@ -251,7 +251,8 @@ def _advise_deletion(pairs: Sequence[Pair]) -> None:
     """If an earlier import stored rows of an experiment as experiments of their own, write what to delete.
 
     The first row of a group has the same experiment id with and without grouping. If the stored result of this row has
-    another host, the code is `conflict` and not `stored_elsewhere`.
+    another host, the code is `conflict` and not `stored_elsewhere`. So a `conflict` also counts, if another row of the
+    group is `stored_elsewhere`.
     """
     refused = [(record, entry) for record, entry in pairs if entry.code in ("stored_elsewhere", "conflict")]
     if all(entry.code == "conflict" for _, entry in refused):

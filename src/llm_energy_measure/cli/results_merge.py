@@ -71,7 +71,8 @@ def _prefixes(prefix: str | None, sources: list[FileSystemRepository]) -> list[s
     if prefix is None:
         return [None] * len(sources)
     if not layout.is_folder_name(prefix):
-        message = f"{prefix!r} contains other characters than letters, digits, '.', '_' and '-'"
+        advice = "use at most 200 letters, digits, '.', '_' and '-', and a letter or a digit first"
+        message = f"{prefix!r} cannot begin the name of a folder; {advice}"
         raise click.BadParameter(message, param_hint="--prefix")
     found = [prefix_of(prefix, source, DEFAULT_RESULTS_DIR) for source in sources]
     if len(set(found)) < len(found):

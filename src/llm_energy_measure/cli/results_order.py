@@ -51,10 +51,10 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
 
     Each block runs each command once, in a random order. A slow change of the machine, such as its temperature, then
     affects all commands equally. Each line of a block runs its command with 'llm-energy-measure record' (with -o DIR,
-    if given). The line records NAME as 'config' and the number of the block as 'tag.block'. To compare the runs:
+    if given). The line records NAME as 'config' and the number of the block as 'tag.block'. The experiment ids of the
+    first block end in _c0, those of the second in _c1, and so on. To compare the runs:
     'results compare "config = b1" "config = b4" --block tag.block --metric energy'. If a command records its own
-    result, write {id} in the command: each line then has the experiment id in this place. The ids of repeats end in
-    _c0, _c1, and so on.
+    result, write {id} in the command: each line then has the experiment id in this place.
     """
     commands: dict[str, str] = {}
     for text in configurations:

@@ -171,7 +171,7 @@ def text_columns_of(line: str) -> Columns | None:
     is_text = "," not in line
     names = [cell.strip() for cell in (line[1:].split() if is_text else line[1:].split(","))]
     if names[:1] == ["Entity"]:
-        # In the rows, the entity has two words, such as `GPU 0`. A user can add the time in front of the entity.
+        # In rows of `dcgmi dmon`, the entity has two words, such as `GPU 0`. A user can add the time in front of it.
         power, counter = _position(names, ("POWER",)), _position(names, ("TOTEC",))
         if power is None and counter is None:
             return None

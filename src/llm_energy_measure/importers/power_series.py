@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import overload
@@ -24,6 +25,10 @@ from llm_energy_measure.importers.power_rows import Sample
 from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.sample_file import SampleColumn, SampleFile, SampleTable, in_order
 
+_FIRST_ROWS = 10_000
+_CLOSE = 0.2
+"""Greatest time between two rows of one query, as a fraction of the time between two queries."""
+_LEAST_GROUPS = 3
 _TIME_DECIMALS = 6
 """Number of decimals of a second that are kept. A time since 1970 in a double has no more exact decimals."""
 
@@ -187,13 +192,17 @@ def _relative(readings: Readings, name: str, origin: float) -> SampleColumn:
     """Return the times of a device in seconds since the origin.
 
     Raises:
-        RefusedInputError: The clock went back by more than `GAP_SEC`. Or no column names the GPU, and more than 10 % of
-            the samples have the time of another sample.
+        RefusedInputError: The clock went back by more than `GAP_SEC`. Or no column names the GPU, and the times show
+            several GPUs: more than 10 % of the samples have the time of another sample, or see `_rows_per_query`.
     """
     times = _column(round(moment - origin, _TIME_DECIMALS) for moment in readings.moments)
-    if not name and _distinct(times) < 0.9 * len(times):
-        found = "several rows have the same time, but no column names the GPU"
-        raise RefusedInputError("missing_field", f"{found}; log index or uuid too (--query-gpu=timestamp,index,...)")
+    if not name:
+        found = "several rows have the same time" if _distinct(times) < 0.9 * len(times) else ""
+        if not found and (number := _rows_per_query(times)) > 1:
+            found = f"the rows follow each other in groups of {number}, as the rows of {number} GPUs do"
+        if found:
+            advice = "log index or uuid too (--query-gpu=timestamp,index,...), or add this column to the file"
+            raise RefusedInputError("missing_field", f"{found}, but no column names the GPU; {advice}")
     back_sec = max((one - other for one, other in itertools.pairwise(times)), default=0.0)
     if back_sec > GAP_SEC:
         found = f"the clock of GPU {name or '0'} went back by {back_sec:.0f} s"
@@ -210,6 +219,26 @@ def _distinct(times: SampleColumn) -> int:
     """Return the number of different times."""
     rows = in_order((time,) for time in times) if _goes_back(times) else zip(times, strict=True)
     return sum(1 for _ in itertools.groupby(rows))
+
+
+def _rows_per_query(times: SampleColumn) -> int:
+    """Return the number of rows that one query wrote, from the first rows; 1 if the times show no such number.
+
+    nvidia-smi queries one GPU after the other, so the rows of one query have times a few milliseconds apart, and a much
+    longer time follows. The number is greater than 1 if at least nine of ten groups of close rows have the same size.
+    """
+    first = list(itertools.islice(times, _FIRST_ROWS))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(first)]
+    if not gaps:
+        return 1
+    # With up to 16 GPUs, at least one of 16 gaps is the time between two queries.
+    close_sec = sorted(gaps)[-max(1, len(gaps) // 20)] * _CLOSE
+    starts = [0, *(number for number, gap in enumerate(gaps, start=1) if gap > close_sec)]
+    sizes = [end - start for start, end in itertools.pairwise(starts)]  # the last group may be incomplete
+    if len(sizes) < _LEAST_GROUPS:
+        return 1
+    size, count = Counter(sizes).most_common(1)[0]
+    return size if count >= 0.9 * len(sizes) else 1
 
 
 def _goes_back(times: Iterable[float]) -> bool:

@@ -85,7 +85,7 @@ def timestamps_before(end: datetime | None, duration_sec: float | None) -> Times
     """Return the timestamps of a run whose end and duration are recorded; refuse a start outside the calendar."""
     start = add_seconds(end, -duration_sec) if end is not None and duration_sec is not None else None
     if start is None and end is not None and duration_sec is not None:
-        found = f"duration is {duration_sec!r} s, so the run would start before the first year of the calendar"
+        found = f"duration is {duration_sec!r} s, so the start of the run is outside the calendar"
         raise RefusedInputError("impossible_value", f"{found} (its end is {end.isoformat()}); correct the duration")
     return Timestamps(start=start, end=end, duration_sec=duration_sec)
 

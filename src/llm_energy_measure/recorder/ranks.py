@@ -134,7 +134,8 @@ def _checked(rank: int | None, size: int | None, names: str) -> tuple[int, int]:
     rank, size = 0 if rank is None else rank, 1 if size is None else size
     if not 0 <= rank < size <= MAX_PROCESSES:
         found = f"rank {rank} of {size} processes is not possible"
-        raise ConfigurationError(_DOING, found, f"correct {names}: 0 <= rank < number of processes")
+        advice = f"correct {names}: 0 <= rank < number of processes <= {MAX_PROCESSES:,}"
+        raise ConfigurationError(_DOING, found, advice)
     return rank, size
 
 

@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
-# The longest wait for a bucket at the end of a recording. The result is already on the local disk.
+# The longest wait for an upload at the end of a recording: first of its result, then of earlier results. The result is
+# on the local disk, unless it could not be saved there.
 _PATIENCE_SEC = 60.0
 
 # A younger result on the local disk is left out if its process may still run, because that process may upload it.

@@ -60,7 +60,7 @@ def for_page(svg: str, name: str, title: str, description: str, *, tooltips: dic
 
 
 def _is_empty_style(element: object) -> bool:
-    """Return True for a `<defs>` whose only element was the style of matplotlib."""
+    """Return True for a `<defs>` that contains only `<style>` elements."""
     children = list(element)  # type: ignore[call-overload]  # an element is iterable
     return (
         getattr(element, "tag", "") == f"{{{_SVG}}}defs"

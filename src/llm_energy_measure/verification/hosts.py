@@ -252,7 +252,7 @@ def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
 def _world_size(records: Sequence[RawProcessResult]) -> int:
     """Return the number of ranks: the greatest of world sizes, number of records, and highest index plus one.
 
-    An index that is at least twice the number of records does not count as a rank.
+    If the highest index is at least twice the number of records, the indices do not count.
     """
     number = len(records)
     highest = max(record.process_index for record in records)

@@ -219,7 +219,7 @@ CHECKS: dict[str, Check] = {
         "sample can differ by this factor.",
         "Never compute energy from a reported power.",
         "A reported power is one instantaneous sample: one file of the collection has 308,957 W.",
-        "`v2` batch_1: 0 W with 4.5 kJ. 0129: 62 W with a mean of 512 W.",
+        "`v2` batch_1: a power of 0 W with a GPU energy of 4.5 kJ. 0129: a power of 62 W; GPU energy / time is 512 W.",
     ),
     "plausibility.below_idle": Check(
         "The energy is less than idle power times window.",
@@ -258,7 +258,8 @@ CHECKS: dict[str, Check] = {
     ),
     "plausibility.outlier": Check(
         "The power of one process is far from the power of the other processes.",
-        "Compares at least three processes with the same scope, boards and limits. Fails if the power of a process is "
+        "Compares at least three processes with the same scope and GPU name, and for GPU energies also with the same "
+        "number and limits of boards. Fails if the power of a process is "
         "more than 3 times, or less than a third of, their median power. The power is the GPU energy (else the CPU "
         "energy, else the total) divided by the window (else by the longest known time).",
         "Check the window, the sensor and the work of this process.",

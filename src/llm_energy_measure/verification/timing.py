@@ -332,7 +332,7 @@ def _unproven_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -
     if shifted := _shifted(evidence):
         return shifted
     unknown = next(host for host in evidence.hosts if host not in offsets)
-    return not_checked(code, f"the clock of {_named(unknown)} can't be compared with the other clocks")
+    return not_checked(code, f"no usable reading of the store's clock exists for {_named(unknown)}")
 
 
 def _shifted(evidence: Evidence) -> Finding | None:
