@@ -126,6 +126,13 @@ def test_rows_of_several_gpus_without_their_names_are_refused(tmp_path: Path, gp
         assert f"the rows follow each other in groups of {gpus}, as the rows of {gpus} GPUs do" in entries[0].message
 
 
+@pytest.mark.parametrize("column", ["index", "uuid", "pci.bus_id", "serial"])
+def test_each_column_that_names_the_gpu_is_used(tmp_path: Path, column: str) -> None:
+    rows = [f"{EPOCH + second + gpu / 100}, 00000000:{gpu}, {100.0 + gpu} W" for second in range(3) for gpu in (0, 1)]
+    [record], _ = read_log(tmp_path, "\n".join([f"timestamp, {column}, power.draw [W]", *rows, ""]))
+    assert energies(record) == [pytest.approx(200.0), pytest.approx(202.0)]
+
+
 def test_uneven_times_of_one_gpu_are_no_rows_of_several(tmp_path: Path) -> None:
     shift = random.Random(7)
     times, now = [], datetime(2026, 3, 1, 10)

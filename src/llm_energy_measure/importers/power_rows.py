@@ -21,7 +21,7 @@ from llm_energy_measure.importers.values import from_epoch, parse_number, parse_
 _TIMES = ("timestamp", "timestamp_s", "timestamp_unix", "time", "datetime")
 _HOSTS = ("hostname", "host")
 _UUIDS = ("uuid", "gpu_uuid")
-_DEVICES = ("index", "gpu_index", "gpu", *_UUIDS)
+_DEVICES = ("index", "gpu_index", "gpu", *_UUIDS, "pci.bus_id", "gpu_bus_id", "serial", "gpu_serial")
 _DRAW = re.compile(r"power\.draw(?:\.instant|\.average)?(?: \[W\])?")
 _AMD_DRAW = ("socket_power", "power_usage", "current_socket_power", "average_socket_power")
 _POWER = re.compile(r"(?!.*(?:limit|cap|max|min|avg_total)).*power.*(?:_w|_watts| \[w\])", re.IGNORECASE)
@@ -52,7 +52,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
         time: Position of the time; None if the rows have no time.
         date: Position of the date; None if the column of the time contains the date.
         host: Position of the host name.
-        device: Position of the GPU index, or of the UUID if there is no index.
+        device: Position of the GPU index, or else of the UUID, bus id or serial number.
         uuid: Position of the UUID.
         powers: By position of each power column (in watts): the device in the name of the column, or None.
         counter: Position of a cumulative energy.
