@@ -170,7 +170,7 @@ def test_command_merges_nights_by_folder_name_and_tags_them(tmp_path: Path, nigh
 
 
 @pytest.mark.parametrize(
-    ("prefix", "message"), [("a/b", "other characters"), ("x", "several directories get the prefix")]
+    ("prefix", "message"), [("a/b", "cannot begin the name of a folder"), ("x", "several directories get the prefix")]
 )
 def test_invalid_or_equal_prefixes_are_wrong_usage(
     tmp_path: Path, nights: list[FileSystemRepository], prefix: str, message: str
